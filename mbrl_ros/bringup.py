@@ -1,0 +1,257 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes run with which parameters, as data.
+
+`launch/mpc.launch.py` and the `mbrl` command both read it, so they start the same graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from mbrl_ros.resources import config_directory
+from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
+
+ParameterValue = bool | int | float | str | list[float]
+
+
+class ArgumentError(ValueError):
+    """A launch argument that cannot be used; the message says what could."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument; its value travels as text. choices: empty for any."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeProcess:
+    """One process of the graph.
+
+    executable: its name under `lib/mbrl_ros`, and of its module in `mbrl_ros.nodes`.
+    parameters: set after the files. on_death: what must run when this process has died
+    without a chance to end cleanly.
+    """
+
+    executable: str
+    parameters: dict[str, ParameterValue]
+    parameter_files: tuple[Path, ...] = ()
+    namespace: str = ""
+    log_level: str = "info"
+    remappings: tuple[tuple[str, str], ...] = (("diagnostics", "/diagnostics"),)
+    on_death: NodeProcess | None = field(default=None)
+
+
+ARGUMENTS: tuple[Argument, ...] = (
+    Argument("robot", "cartpole", "Name of a shipped robot, or path of a robot's YAML file."),
+    Argument(
+        "sim",
+        "true",
+        "true: simulate the robot and use its clock. false: real hardware, system time, "
+        "stricter limits, a guard that starts disarmed.",
+        ("true", "false"),
+    ),
+    Argument("model", "gp", "Kind of dynamics model that is learned.", ("gp",)),
+    Argument("planner", "mppi", "Kind of planner.", ("mppi",)),
+    Argument("goal", "", "First goal, such as [0.5, 0.0]; empty: as the robot's file says."),
+    Argument(
+        "pace",
+        "realtime",
+        "Of the simulation. lockstep: each period waits for its command, so that a run repeats "
+        "exactly on any machine.",
+        ("realtime", "lockstep"),
+    ),
+    Argument("seed", "0", "Seed of all random numbers."),
+    Argument("duration", "0.0", "Robot seconds after which the run ends; 0.0: no end."),
+    Argument("report", "", "JSON file for the summary of the run; empty: none."),
+    Argument("picture", "", "PNG file for a picture of the run; empty: none."),
+    Argument("second_goal", "", "Goal to move to after three quarters of the duration."),
+    Argument("namespace", "", "Namespace of all nodes and topics."),
+    Argument("params_file", "", "ROS parameter file that overrides the shipped ones."),
+    Argument(
+        "log_level", "info", "Least severe messages shown.", ("debug", "info", "warn", "error")
+    ),
+)
+
+# The guard ends first, so that the safe command goes out while the robot still listens; the
+# monitor ends last, so that it sees the others' last numbers.
+NODES = (
+    "command_guard",
+    "mpc_planner",
+    "dynamics_learner",
+    "state_estimator",
+    "simulator",
+    "run_monitor",
+)
+
+
+def parse_arguments(given: list[str]) -> dict[str, str]:
+    """Turn `name:=value` words into launch arguments.
+
+    Raises ArgumentError for a word of another form, an unknown name or a name given twice.
+    """
+    values: dict[str, str] = {}
+    known = [argument.name for argument in ARGUMENTS]
+    for word in given:
+        name, separator, value = word.partition(":=")
+        if not separator:
+            raise ArgumentError(f"'{word}' is not a launch argument; expected name:=value")
+        if name not in known:
+            raise ArgumentError(
+                f"unknown launch argument '{name}'; expected one of {', '.join(known)}"
+            )
+        if name in values:
+            raise ArgumentError(f"launch argument '{name}' is given twice")
+        values[name] = value
+    return values
+
+
+def processes(given: Mapping[str, str]) -> list[NodeProcess]:
+    """Return the processes of a run, in the order in which they must end.
+
+    Raises ArgumentError, naming argument, value and what is accepted, if one cannot be used.
+    """
+    values = _complete(given)
+    try:
+        robot = load_robot(values["robot"])
+    except RobotError as error:
+        raise ArgumentError(f"robot:={values['robot']}: {error}") from None
+    simulated = values["sim"] == "true"
+    lockstep = values["pace"] == "lockstep"
+    if lockstep and not simulated:
+        raise ArgumentError("pace:=lockstep needs sim:=true; hardware does not wait")
+    if simulated and robot.simulation is None:
+        raise ArgumentError(f"robot '{robot.name}' has no simulation section; use sim:=false")
+    seed = _integer("seed", values["seed"])
+    duration = _seconds("duration", values["duration"])
+    goal = _goal("goal", values["goal"], robot.goal_default)
+    for name, candidate in (("goal", goal), ("second_goal", _second_goal(values, goal))):
+        problem = robot.check_goal(candidate)
+        if problem:
+            raise ArgumentError(f"{name}:={values[name]}: {problem}")
+    if values["second_goal"] and not duration:
+        raise ArgumentError("second_goal needs a duration; it comes after three quarters of it")
+
+    robot_path = values["robot"]
+    if robot_path not in robot_names():
+        robot_path = str(Path(robot_path).absolute())
+    common: dict[str, ParameterValue] = {"robot": robot_path, "use_sim_time": simulated}
+    settings = {name: values[name] for name in ("model", "planner", "pace", "sim")} | {
+        "seed": seed
+    }
+    own: dict[str, dict[str, ParameterValue]] = {
+        "simulator": {"pace": values["pace"]},
+        "state_estimator": {},
+        "command_guard": {"armed": simulated, "lockstep": lockstep},
+        "mpc_planner": {
+            "model": values["model"],
+            "planner": values["planner"],
+            "goal": goal,
+            "seed": seed,
+            "lockstep": lockstep,
+        },
+        "dynamics_learner": {"model": values["model"], "seed": seed, "lockstep": lockstep},
+        "run_monitor": {
+            "duration": duration,
+            "report": _absolute(values["report"]),
+            "picture": _absolute(values["picture"]),
+            "goal": goal,
+            "second_goal": _second_goal(values, goal),
+            "second_goal_after": 0.75 * duration if values["second_goal"] else 0.0,
+            "settings": json.dumps(settings),
+        },
+    }
+    files = [config_directory() / f"{name}.yaml" for name in NODES]
+    if not simulated:
+        files.append(config_directory() / "hardware.yaml")
+    if values["params_file"]:
+        files.append(_parameter_file(values["params_file"]))
+    existing = tuple(path for path in files if path.is_file())
+
+    def process(name: str, **extra: ParameterValue) -> NodeProcess:
+        return NodeProcess(
+            executable=name,
+            parameters=common | own[name] | extra,
+            parameter_files=existing,
+            namespace=values["namespace"],
+            log_level=values["log_level"],
+            on_death=process(name, safe_command_only=True)
+            if name == "command_guard" and not extra
+            else None,
+        )
+
+    return [process(name) for name in NODES if simulated or name != "simulator"]
+
+
+def _complete(given: Mapping[str, str]) -> dict[str, str]:
+    values = {argument.name: argument.default for argument in ARGUMENTS} | dict(given)
+    for argument in ARGUMENTS:
+        value = values[argument.name]
+        if argument.choices and value not in argument.choices:
+            raise ArgumentError(
+                f"{argument.name}:={value} is not known; expected one of "
+                f"{', '.join(argument.choices)}"
+            )
+    return values
+
+
+def _integer(name: str, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**31:
+        raise ArgumentError(f"{name}:={text}: expected a whole number from 0 to {2**31 - 1}")
+    return value
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ArgumentError(f"{name}:={text}: expected seconds, 0.0 or more")
+    return value
+
+
+def _goal(name: str, text: str, default: list[float]) -> list[float]:
+    if not text:
+        return default
+    try:
+        values = yaml.safe_load(text)
+        return [float(value) for value in values]
+    except (yaml.YAMLError, TypeError, ValueError):
+        raise ArgumentError(
+            f"{name}:={text}: expected numbers in brackets, such as [0.5, 0.0]"
+        ) from None
+
+
+def _second_goal(values: Mapping[str, str], goal: list[float]) -> list[float]:
+    return _goal("second_goal", values["second_goal"], goal)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def _parameter_file(text: str) -> Path:
+    path = Path(text)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArgumentError(f"params_file:={text}: cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise ArgumentError(f"params_file:={text}: expected node names that map to parameters")
+    return path.absolute()

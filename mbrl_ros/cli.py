@@ -1,0 +1,136 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The `mbrl` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mbrl_ros import bringup, launcher
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Robots that learn their own dynamics and plan through what they have learned.",
+)
+
+_BAD_USAGE = 2
+_DEMO_SECONDS = 60.0
+
+ArgumentList = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME:=VALUE]...", help="Launch arguments.")
+]
+
+
+def _fail(message: str, status: int = _BAD_USAGE) -> typer.Exit:
+    print(f"mbrl: {message}", file=sys.stderr, flush=True)
+    return typer.Exit(status)
+
+
+@app.command()
+def launch(
+    launch_file: Annotated[str, typer.Argument(help="Launch file, such as mpc.launch.py.")],
+    arguments: ArgumentList = None,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", "-s", help="List the launch arguments and end.")
+    ] = False,
+) -> None:
+    """Start the nodes of a launch file and stay until they end."""
+    if launch_file not in launcher.launch_files():
+        known = ", ".join(launcher.launch_files())
+        raise _fail(f"unknown launch file '{launch_file}'; expected one of {known}")
+    if show_args:
+        for argument in bringup.ARGUMENTS:
+            choices = f"  one of: {', '.join(argument.choices)}" if argument.choices else ""
+            print(f"  {argument.name}:={argument.default}{choices}\n      {argument.description}")
+        return
+    try:
+        status = launcher.launch(launch_file, bringup.parse_arguments(arguments or []))
+    except bringup.ArgumentError as error:
+        raise _fail(str(error)) from None
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(arguments: ArgumentList = None) -> None:
+    """Run the cart-pole from nothing to upright, and say whether it is up at the end.
+
+    Alone it lasts a minute, moves the goal once and writes demo.png; launch arguments replace
+    any of that.
+    """
+    try:
+        values = bringup.parse_arguments(arguments or [])
+        if "duration" not in values:
+            values["duration"] = str(_DEMO_SECONDS)
+            values.setdefault("second_goal", "[0.6, 0.0]")
+        values.setdefault("picture", "demo.png")
+        with tempfile.TemporaryDirectory(prefix="mbrl-demo-") as folder:
+            report = Path(values.setdefault("report", str(Path(folder) / "report.json")))
+            report.unlink(missing_ok=True)
+            status = launcher.launch("mpc.launch.py", values)
+            summary = json.loads(report.read_text("utf-8")) if report.is_file() else None
+    except bringup.ArgumentError as error:
+        raise _fail(str(error)) from None
+    if status:
+        raise _fail("the run did not end by itself; see above", status)
+    if summary is None:
+        raise _fail("the run left no report; see above", 1)
+    if summary["interaction_s"] < float(values["duration"]) - 0.5:
+        raise _fail(f"the run was cut short after {summary['interaction_s']} s", 1)
+    if summary["at_goal_since_s"] is None:
+        solved = summary["solved_at_s"]
+        before = "it never was" if solved is None else f"it was from {solved} s on, then fell"
+        raise _fail(f"the pole is not up at the end: {before}", 1)
+    print(f"demo: the pole is up, since {summary['at_goal_since_s']} s")
+
+
+@app.command()
+def goal(
+    values: Annotated[list[str], typer.Argument(metavar="NAME:=VALUE...", help="New values.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+) -> None:
+    """Change the goal of a running planner, such as: mbrl goal cart_position:=0.5."""
+    from mbrl_ros.ros.client import CommandError, set_goal
+
+    changes: dict[str, float] = {}
+    for word in values:
+        name, separator, text = word.partition(":=")
+        try:
+            changes[name] = float(text)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise _fail(f"'{word}' is not a goal; expected name:=number")
+    try:
+        print(f"goal: {set_goal(changes, namespace)}")
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
+
+
+@app.command()
+def status(
+    namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+    once: Annotated[bool, typer.Option("--once", help="Print one line and end.")] = False,
+) -> None:
+    """Show one live line: time, state, goal, cost, transitions, error, planning, misses."""
+    from mbrl_ros.ros.client import CommandError, follow_status
+
+    try:
+        follow_status(namespace, once)
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a model sees of states and actions: angles as sine and cosine, targets as changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def wrap_angle(angle: Tensor) -> Tensor:
+    """Wrap radians of any shape into [-pi, pi]."""
+    return torch.remainder(angle + math.pi, 2.0 * math.pi) - math.pi
+
+
+class FeatureMap:
+    """From states (..., D) and actions (..., A) to model inputs (..., F).
+
+    The order is: the plain state dimensions, the sines of the angles, the cosines of the
+    angles, the actions; F = D + (number of angles) + A.
+    """
+
+    def __init__(self, angle_mask: Sequence[bool], action_dimensions: int) -> None:
+        self.angle_mask = tuple(bool(flag) for flag in angle_mask)
+        self.state_dimensions = len(self.angle_mask)
+        self.action_dimensions = action_dimensions
+        self.plain = [i for i, flag in enumerate(self.angle_mask) if not flag]
+        self.angles = [i for i, flag in enumerate(self.angle_mask) if flag]
+        self.size = self.state_dimensions + len(self.angles) + action_dimensions
+
+    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return model inputs (..., F) of states (..., D) and actions (..., A)."""
+        angles = states[..., self.angles]
+        return torch.cat(
+            [states[..., self.plain], torch.sin(angles), torch.cos(angles), actions], dim=-1
+        )
+
+    def deltas(self, states: Tensor, next_states: Tensor) -> Tensor:
+        """Return next_states - states (..., D), angles by the shorter way round."""
+        deltas = next_states - states
+        if self.angles:
+            deltas[..., self.angles] = wrap_angle(deltas[..., self.angles])
+        return deltas

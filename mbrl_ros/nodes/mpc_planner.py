@@ -1,0 +1,352 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Node `mpc_planner`: replans a whole trajectory at every state, sends its first action only."""
+
+from __future__ import annotations
+
+import array
+import math
+import sys
+import time
+from collections import deque
+
+import torch
+from builtin_interfaces.msg import Duration
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter as RosParameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import UInt8MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.dynamics.registry import make_model
+from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
+from mbrl_ros.planning.delay import DelayCompensation
+from mbrl_ros.planning.noise import random_actions
+from mbrl_ros.planning.planner import Plan, PlanningError, Problem
+from mbrl_ros.planning.registry import make_planner
+from mbrl_ros.robots import load_robot
+from mbrl_ros.ros.conversions import (
+    NANOSECONDS,
+    named_values,
+    read_named_values,
+    to_nanoseconds,
+    to_time,
+)
+from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
+from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
+from mbrl_ros.ros.runtime import ManagedNode, run
+
+PARAMETERS = (
+    ROBOT,
+    Parameter("model", "gp", "Kind of dynamics model that is expected on the topic `model`."),
+    Parameter("planner", "mppi", "Kind of planner."),
+    Parameter("seed", 0, "Seed of all random numbers of the planner.", 0),
+    Parameter(
+        "lockstep",
+        False,
+        "Use each model from exactly the tick on that it names, and wait for it there.",
+    ),
+    Parameter("threads", 1, "Threads of one plan.", 1, 64),
+    Parameter("samples", 500, "Candidate trajectories an iteration.", 1, 1_000_000),
+    Parameter("horizon", 30, "Steps of one control period in a plan.", 1, 1000),
+    Parameter("iterations", 1, "Improvements of the plan a tick.", 1, 100),
+    Parameter(
+        "time_budget",
+        0.6,
+        "Share of the period after which no further iteration is begun (not in lockstep).",
+        0.01,
+        1.0,
+    ),
+    Parameter("mppi.noise", 0.5, "Widest noise, as a share of half the range.", 1e-6, 10.0),
+    Parameter("mppi.least_noise", 0.075, "Tightest noise, likewise.", 1e-6, 10.0),
+    Parameter("mppi.noise_exponent", 1.0, "Colour of that noise: 0 white, 1 pink.", 0.0, 3.0),
+    Parameter("mppi.effective_share", 0.05, "Effective share of the candidates.", 1e-6, 0.999999),
+    Parameter("exploration_duration", 1.0, "Seconds of random actions at the start.", 0.0),
+    Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
+)
+
+_EXPLORATION_STEPS = 1024
+# Ticks whose numbers diagnostics summarise.
+_WINDOW = 100_000
+
+
+class MpcPlanner(ManagedNode):
+    """Explores until a model has learned something, then plans at every tick."""
+
+    def __init__(self) -> None:
+        super().__init__("mpc_planner")
+        values = declare(self, PARAMETERS)
+        torch.set_num_threads(values["threads"])
+        self._robot = robot = load_robot(values["robot"])
+        self._period = round(robot.period * NANOSECONDS)
+        self._lockstep, self._seed = values["lockstep"], values["seed"]
+        self._kind = values["model"]
+        settings = {name: values[name] for name in ("samples", "horizon", "iterations")}
+        prefix = f"{values['planner']}."
+        settings |= {
+            name.removeprefix(prefix): value
+            for name, value in values.items()
+            if name.startswith(prefix)
+        }
+        self._planner = make_planner(values["planner"], robot, **settings)
+        make_model(self._kind, robot)  # refuses an unknown kind now, not when a model comes
+        self._exploration = random_actions(
+            [dimension.bounds[0] for dimension in robot.command.dimensions],
+            [dimension.bounds[1] for dimension in robot.command.dimensions],
+            values["exploration_share"],
+            _EXPLORATION_STEPS,
+            self._seed,
+        )
+        self._time_budget = (
+            math.inf if self._lockstep else float(values["time_budget"]) * robot.period
+        )
+        self._exploration_ticks = round(values["exploration_duration"] / robot.period)
+        self._declare_goal()
+
+        self._model: DynamicsModel | None = None  # in use; None until the learner is there
+        self._info: SnapshotInfo | None = None  # of the model in use
+        self._received: deque[tuple[SnapshotInfo, DynamicsModel]] = deque()
+        self._newest: SnapshotInfo | None = None  # of the last model received
+        self._plan: Plan | None = None
+        self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
+        self._answered = -1  # stamp of the last state that an action was sent for
+        self._awaiting_applied = False
+        self._delay = DelayCompensation(robot.period, robot.safe_action)
+
+        self._ticks = 0
+        self._missed = 0
+        self._failed = 0
+        self._discarded = 0
+        self._rejected = 0
+        self._rejected_models = 0
+        self._stage_cost = float("nan")
+        self._plan_ms: deque[float] = deque(maxlen=_WINDOW)
+
+        self._actions = self.create_publisher(JointState, "action", LATEST)
+        self._plans = self.create_publisher(JointTrajectory, "plan", LATEST)
+        self.create_subscription(UInt8MultiArray, "model", self._on_model, LATCHED)
+        self.create_subscription(JointState, "goal", self._on_goal, LATEST)
+        self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
+        self.create_subscription(JointState, "state", self._on_state, LATEST)
+        self._diagnostics = Diagnostics(self, robot.name, self._report)
+        self.get_logger().info("waiting for the learner and the first state")
+
+    # -- goal -------------------------------------------------------------------------------
+
+    def _declare_goal(self) -> None:
+        names = ", ".join(self._robot.goal_names)
+        goal = Parameter("goal", self._robot.goal_default, f"Goal: [{names}].", fixed=False)
+        known = Parameter("goal_names", self._robot.goal_names, "What each goal value means.")
+        values = declare(self, (goal, known))
+        problem = self._robot.check_goal(values["goal"])
+        if problem:
+            raise ParameterError(f"parameter 'goal': {problem}")
+        self._goal = torch.tensor(list(values["goal"]), dtype=torch.float32)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "goal":
+                if parameter.type_ != RosParameter.Type.DOUBLE_ARRAY:
+                    reason = f"goal is {parameter.value!r}, expected an array of numbers"
+                    return SetParametersResult(successful=False, reason=reason)
+                problem = self._robot.check_goal(parameter.value)
+                if problem:
+                    return SetParametersResult(successful=False, reason=problem)
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, parameters: list[RosParameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "goal":
+                # The plan stays: the next tick bends it towards the new goal.
+                self._goal = torch.tensor(list(parameter.value), dtype=torch.float32)
+                self.get_logger().info(f"goal: {list(parameter.value)}")
+
+    def _on_goal(self, message: JointState) -> None:
+        goal = [float(value) for value in self._goal]
+        problem = None
+        if len(message.name) != len(message.position) or not message.name:
+            problem = f"{len(message.name)} names with {len(message.position)} positions"
+        else:
+            for name, value in zip(message.name, message.position, strict=True):
+                if name in self._robot.goal_names:
+                    goal[self._robot.goal_names.index(name)] = value
+                else:
+                    expected = ", ".join(self._robot.goal_names)
+                    problem = f"unknown name '{name}'; expected {expected}"
+        if problem is None:
+            wished = RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, goal)
+            result = self.set_parameters([wished])[0]
+            problem = None if result.successful else result.reason
+        if problem is not None:
+            self._rejected += 1
+            self.get_logger().error(f"goal refused: {problem}", throttle_duration_sec=1.0)
+
+    # -- model ------------------------------------------------------------------------------
+
+    def _on_model(self, message: UInt8MultiArray) -> None:
+        model = make_model(self._kind, self._robot)
+        try:
+            info = decode(bytes(message.data), model, self._robot)
+        except SnapshotError as error:
+            self._rejected_models += 1
+            self.get_logger().error(f"model refused, the old one stays: {error}")
+            return
+        self._newest = info
+        self._received.append((info, model))
+        if self._waiting is not None:
+            self._answer(*self._waiting)
+
+    def _swap_model(self, stamp: int) -> bool:
+        """Take the newest model that may be used at this tick; say whether one is in use."""
+        while self._received and (
+            not self._lockstep or self._received[0][0].effective_from <= stamp
+        ):
+            self._info, self._model = self._received.popleft()
+        if self._model is None or self._newest is None:
+            return False
+        # In lockstep a model that counts from this tick on must be waited for.
+        return not (self._lockstep and self._newest.next_effective_from <= stamp)
+
+    # -- control ----------------------------------------------------------------------------
+
+    def _on_state(self, message: JointState) -> None:
+        stamp = to_nanoseconds(message.header.stamp)
+        if stamp == self._answered:
+            return
+        try:
+            state = read_named_values(message, self._robot.state_names)
+        except ValueError as error:
+            self._rejected += 1
+            self.get_logger().error(f"state dropped: {error}", throttle_duration_sec=1.0)
+            return
+        self._answer(stamp, state)
+
+    def _answer(self, stamp: int, state: list[float]) -> None:
+        """Send the action of one tick, once the guard and a model are there."""
+        self._waiting = (stamp, state)
+        if self._actions.get_subscription_count() == 0 or not self._swap_model(stamp):
+            return
+        self._waiting = None
+        begin = time.perf_counter()
+        action = self._choose(state)
+        if action is None:
+            return
+        self._actions.publish(named_values(stamp, self._robot.action_names, action))
+        self._plan_ms.append(1e3 * (time.perf_counter() - begin))
+        self._count(stamp)
+        self._delay.sent(action)
+        self._awaiting_applied = True
+        self._publish_plan(stamp)
+
+    def _choose(self, state: list[float]) -> list[float] | None:
+        """Return the action (A,) for this state, or None to leave the robot to the guard."""
+        assert self._model is not None
+        present = torch.tensor(state, dtype=torch.float32)
+        if self._model.transitions == 0 or self._ticks < self._exploration_ticks:
+            action = self._exploration[self._ticks % _EXPLORATION_STEPS]
+            self._stage_cost = float(
+                self._planner.objective.stage_cost(present, action, self._goal)
+            )
+            return [float(value) for value in action]
+        start, before, fraction = self._delay.start_of_plan(present, self._model)
+        problem = Problem(
+            state=start,
+            goal=self._goal,
+            previous_action=before,
+            delay_fraction=fraction,
+            seed=self._seed * 1_000_003 + self._ticks,
+            time_budget=self._time_budget,
+        )
+        try:
+            self._plan = self._planner.plan(problem, self._model, self._plan)
+        except PlanningError as error:
+            self._failed += 1
+            self._plan = None
+            self.get_logger().error(f"no plan: {error}", throttle_duration_sec=1.0)
+            return None
+        self._discarded += self._plan.discarded
+        action = self._plan.actions[0]
+        self._stage_cost = float(self._planner.objective.stage_cost(present, action, self._goal))
+        return [float(value) for value in action]
+
+    def _count(self, stamp: int) -> None:
+        """Count the tick, and as missed every tick without an action in its own period."""
+        skipped = (stamp - self._answered) // self._period - 1 if self._answered >= 0 else 0
+        late = self.get_clock().now().nanoseconds - stamp > self._period
+        self._missed += max(skipped, 0) + int(late)
+        self._ticks += 1
+        self._answered = stamp
+
+    def _on_applied(self, message: JointState) -> None:
+        if self._awaiting_applied:
+            self._awaiting_applied = False
+            delay = to_nanoseconds(message.header.stamp) - self._answered
+            self._delay.observe(delay / NANOSECONDS)
+
+    def _publish_plan(self, stamp: int) -> None:
+        if self._plan is None or self._plans.get_subscription_count() == 0:
+            return
+        message = JointTrajectory(joint_names=self._robot.state_names)
+        message.header.stamp = to_time(stamp)
+        for step, state in enumerate(self._plan.states.tolist()):
+            after = to_time(step * self._period)
+            message.points.append(
+                JointTrajectoryPoint(
+                    positions=array.array("d", state),
+                    time_from_start=Duration(sec=after.sec, nanosec=after.nanosec),
+                )
+            )
+        self._plans.publish(message)
+
+    def on_shutdown(self) -> None:
+        """Publish the last numbers."""
+        self._diagnostics.publish()
+
+    def _report(self) -> Report:
+        times = sorted(self._plan_ms)
+        if self._model is None:
+            text = "waiting for the learner"
+        elif self._ticks == 0:
+            text = "waiting for the first state"
+        else:
+            text = "planning" if self._plan is not None else "moving at random"
+        late = self._ticks and self._missed > 0.05 * self._ticks
+        if late:
+            text += "; planner too slow: fewer samples, a shorter horizon or fewer iterations"
+        bad = late or self._failed or self._rejected or self._rejected_models
+        nothing = float("nan")
+        return (
+            WARN if bad else OK,
+            text,
+            {
+                "phase": text.split(";")[0],
+                "ticks": self._ticks,
+                "deadline_misses": self._missed,
+                "plan_ms_median": times[len(times) // 2] if times else nothing,
+                "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
+                "plan_ms_max": times[-1] if times else nothing,
+                "goal": ", ".join(f"{float(value):g}" for value in self._goal),
+                "stage_cost": self._stage_cost,
+                "predicted_cost": self._plan.cost if self._plan else nothing,
+                "effective_samples": self._plan.effective_samples if self._plan else nothing,
+                "delay_ms": 1e3 * self._delay.delay,
+                "model_transitions": self._info.transitions if self._info else 0,
+                "failed_plans": self._failed,
+                "discarded_trajectories": self._discarded,
+                "rejected_messages": self._rejected,
+                "rejected_models": self._rejected_models,
+            },
+        )
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(MpcPlanner))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Node `run_monitor`: tells how a run goes, ends it in time, and reports what it came to."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterEvent
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import JointState
+
+from mbrl_ros.report import RunRecord, draw
+from mbrl_ros.robots import load_robot
+from mbrl_ros.ros.conversions import NANOSECONDS, read_named_values, to_nanoseconds
+from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.qos import STREAM
+from mbrl_ros.ros.runtime import ManagedNode, run
+
+PARAMETERS = (
+    ROBOT,
+    Parameter("duration", 0.0, "Robot seconds after which the run ends; 0: no end.", 0.0),
+    Parameter("report", "", "JSON file for the summary; empty: none."),
+    Parameter("picture", "", "PNG file for a picture of the run; empty: none."),
+    Parameter("second_goal_after", 0.0, "Robot seconds until `second_goal`; 0: never.", 0.0),
+    Parameter("stall_timeout", 120.0, "Wall seconds without a new state until the run ends.", 1.0),
+    Parameter("settings", "{}", "JSON object that the report repeats: how the run was started."),
+)
+
+_LINE_EVERY = 5.0  # robot seconds between two lines of the story
+
+
+class RunMonitor(ManagedNode):
+    """Follows state, action and diagnostics; publishes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("run_monitor")
+        values = declare(self, PARAMETERS)
+        robot = load_robot(values["robot"])
+        goals = [
+            Parameter(name, robot.goal_default, f"{what}: [{', '.join(robot.goal_names)}].")
+            for name, what in (("goal", "Goal at the start"), ("second_goal", "Goal to move to"))
+        ]
+        goal_values = declare(self, goals)
+        for name, goal in goal_values.items():
+            problem = robot.check_goal(goal)
+            if problem:
+                raise ParameterError(f"parameter '{name}': {problem}")
+        self._robot = robot
+        self._settings = json.loads(values["settings"])
+        self._report_path, self._picture = values["report"], values["picture"]
+        for name in ("report", "picture"):
+            folder = Path(values[name]).absolute().parent
+            if values[name] and not folder.is_dir():
+                raise ParameterError(f"parameter '{name}': there is no folder {folder}")
+        self._second_goal = list(goal_values["second_goal"])
+        self._second_goal_after = values["second_goal_after"] or math.inf
+        self._record = RunRecord(robot, list(goal_values["goal"]), values["duration"] or math.inf)
+        self._planner: dict[str, str] = {}
+        self._learner: dict[str, str] = {}
+        self._phase = ""
+        self._next_line = 0.0
+        self._was_reached = False
+        self._settled: float | None = None  # wall time at which the last numbers must be in
+        self._last_progress = time.monotonic()
+        self._stall_timeout = values["stall_timeout"]
+        self.create_subscription(JointState, "state", self._on_state, STREAM)
+        self.create_subscription(JointState, "action", self._on_action, STREAM)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, STREAM)
+        self.create_subscription(ParameterEvent, "/parameter_events", self._on_parameter, STREAM)
+        self._planner_parameters = AsyncParameterClient(self, "mpc_planner")
+        self.create_timer(0.2, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._say("waiting for the robot")
+
+    def _say(self, text: str) -> None:
+        print(f"t ={self._record.now:6.2f} s  {text}", flush=True)
+
+    def _on_action(self, message: JointState) -> None:
+        try:
+            action = read_named_values(message, self._robot.action_names)
+        except ValueError:
+            return
+        if self._record.started is None:
+            self._say("first command sent; the robot moves at random")
+        self._record.add_action(_seconds(message), action)
+
+    def _on_state(self, message: JointState) -> None:
+        try:
+            state = read_named_values(message, self._robot.state_names)
+        except ValueError:
+            return
+        record, ended = self._record, self._record.ended
+        record.add_state(_seconds(message), state)
+        self._last_progress = time.monotonic()
+        if not record.times or ended:
+            return
+        label, hold = self._robot.success.label, self._robot.success.hold
+        since = record.reached_since
+        reached = since is not None and record.now - since >= hold - 1e-9
+        if reached and not self._was_reached:
+            self._say(f"{label} since {since:.2f} s")
+        if self._was_reached and since is None:
+            self._say(f"no longer {label}")
+        self._was_reached = reached or (self._was_reached and since is not None)
+        if record.now >= self._next_line:
+            self._tell_progress(state)
+            self._next_line = record.now + _LINE_EVERY
+        if record.now >= self._second_goal_after:
+            self._second_goal_after = math.inf
+            goal = RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, self._second_goal)
+            self._planner_parameters.set_parameters([goal])
+        if record.ended:
+            # Diagnostics come once a second: wait for those that cover the whole run.
+            self._settled = time.monotonic() + 1.5
+
+    def _tell_progress(self, state: list[float]) -> None:
+        values = "  ".join(
+            f"{name} {state[self._robot.state_names.index(name)]:+.2f}"
+            for name in self._robot.goal_names
+        )
+        line = values
+        if self._learner.get("model_transitions", "0") != "0":
+            line += (
+                f"  model of {self._learner['model_transitions']} transitions,"
+                f" error {100.0 * float(self._learner['one_step_error']):.1f} %,"
+                f" plan {float(self._planner.get('plan_ms_median', 'nan')):.0f} ms"
+            )
+        self._say(line)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._planner = read_values(message, "mpc_planner") or self._planner
+        self._learner = read_values(message, "dynamics_learner") or self._learner
+        phase = self._planner.get("phase", "")
+        if phase != self._phase:
+            self._phase = phase
+            if phase == "planning":
+                transitions = self._planner.get("model_transitions")
+                self._say(f"planning with what was learned from {transitions} transitions")
+
+    def _on_parameter(self, event: ParameterEvent) -> None:
+        if event.node.split("/")[-1] != "mpc_planner":
+            return
+        for parameter in event.changed_parameters:
+            if parameter.name == "goal":
+                self._record.goal = list(parameter.value.double_array_value)
+                self._say(f"the goal moves to {self._record.goal}")
+
+    def _on_timer(self) -> None:
+        if self._settled is not None and time.monotonic() > self._settled:
+            self.finished.set()
+        if time.monotonic() - self._last_progress > self._stall_timeout:
+            self._say(f"no new state for {self._stall_timeout:g} s: giving up")
+            self.finished.set()
+
+    def on_shutdown(self) -> None:
+        """Print the summary; write the report and the picture."""
+        summary = self._settings | self._record.summary(self._planner, self._learner)
+        for line in self._record.tell(summary):
+            print(line, flush=True)
+        if self._report_path:
+            text = json.dumps(summary, indent=2) + "\n"
+            Path(self._report_path).write_text(text, encoding="utf-8")
+            print(f"wrote {self._report_path}", flush=True)
+        if self._picture and self._record.times:
+            draw(self._record, Path(self._picture))
+            print(f"wrote {self._picture}", flush=True)
+
+
+def _seconds(message: JointState) -> float:
+    return to_nanoseconds(message.header.stamp) / NANOSECONDS
+
+
+def main() -> None:
+    """Run the node."""
+    sys.exit(run(RunMonitor))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run came to: measured from its states and actions, told as numbers and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mbrl_ros.robots.spec import RobotSpec
+
+# Keys of the diagnostics that a report quotes, by node.
+_TIMES = {"median": "plan_ms_median", "p99": "plan_ms_p99", "max": "plan_ms_max"}
+
+
+class RunRecord:
+    """Collects one run. Times are seconds of robot time since the first action.
+
+    duration: what comes later is left out (infinity: nothing is).
+    """
+
+    def __init__(self, robot: RobotSpec, goal: Sequence[float], duration: float) -> None:
+        self.robot = robot
+        self.goal = list(goal)
+        self.duration = duration
+        self.started: float | None = None  # stamp of the first action, seconds
+        self.ticks = 0
+        self.solved_at: float | None = None
+        self.reached_since: float | None = None
+        self.times: list[float] = []
+        self.states: list[list[float]] = []
+        self.goals: list[list[float]] = []
+        self.action_times: list[float] = []
+        self.actions: list[list[float]] = []
+        self._last_tick = -math.inf
+
+    @property
+    def now(self) -> float:
+        """Time of the last state."""
+        return self.times[-1] if self.times else 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the duration has passed."""
+        return bool(self.times) and self.now >= self.duration - 1e-9
+
+    def add_action(self, stamp: float, action: Sequence[float]) -> None:
+        """Take the action (A,) that answers the state of this stamp, in seconds."""
+        if stamp <= self._last_tick:
+            return
+        self._last_tick = stamp
+        if self.started is None:
+            self.started = stamp
+        if stamp - self.started < self.duration - 1e-9:
+            self.ticks += 1
+            self.action_times.append(stamp - self.started)
+            self.actions.append(list(action))
+
+    def add_state(self, stamp: float, state: Sequence[float]) -> None:
+        """Take the state (D,) of this stamp, in seconds; before the first action it is ignored."""
+        if self.started is None or self.ended:
+            return
+        time = stamp - self.started
+        if time < 0.0 or (self.times and time <= self.times[-1]):
+            return
+        self.times.append(time)
+        self.states.append(list(state))
+        self.goals.append(list(self.goal))
+        if self.robot.success_error(state, self.goal) > self.robot.success.tolerance:
+            self.reached_since = None
+            return
+        if self.reached_since is None:
+            self.reached_since = time
+        held = time - self.reached_since >= self.robot.success.hold - 1e-9
+        if self.solved_at is None and held:
+            self.solved_at = self.reached_since
+
+    def summary(self, planner: Mapping[str, str], learner: Mapping[str, str]) -> dict[str, object]:
+        """Return the report; planner, learner: values of the nodes' last diagnostics.
+
+        What nothing is known of is None, which JSON writes as null.
+        """
+        return {
+            "robot": self.robot.name,
+            "interaction_s": _rounded(self.now),
+            "solved_at_s": _rounded(self.solved_at),
+            "at_goal_since_s": _rounded(self.reached_since),
+            "goal": self.goal,
+            "ticks": self.ticks,
+            "transitions": _number(learner, "transitions", int),
+            "plan_ms": {name: _number(planner, key) for name, key in _TIMES.items()},
+            "deadline_misses": _number(planner, "deadline_misses", int),
+            "learner_update_ms": _number(learner, "update_ms_median"),
+            "one_step_error": _number(learner, "one_step_error"),
+        }
+
+    def tell(self, summary: Mapping[str, object]) -> list[str]:
+        """Return the summary as lines for people."""
+        label, plan_ms = self.robot.success.label, summary["plan_ms"]
+        assert isinstance(plan_ms, dict)
+        solved = summary["solved_at_s"]
+        since = summary["at_goal_since_s"]
+        return [
+            f"{self.robot.name}: moved for {summary['interaction_s']} s, "
+            f"{summary['ticks']} ticks, {summary['transitions']} transitions",
+            f"first {label} for {self.robot.success.hold:g} s: "
+            + ("never" if solved is None else f"from {solved} s on"),
+            f"at the end: {'not ' + label if since is None else f'{label} since {since} s'}",
+            f"plan {plan_ms['median']} ms median, {plan_ms['p99']} ms p99, "
+            f"{plan_ms['max']} ms max; {summary['deadline_misses']} deadline misses; "
+            f"model update {summary['learner_update_ms']} ms",
+        ]
+
+
+def draw(record: RunRecord, path: Path) -> None:
+    """Write a picture of the run: goal dimensions and actions over time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    robot, times = record.robot, record.times
+    rows = len(robot.goal) + len(robot.command.dimensions)
+    figure, axes = pyplot.subplots(
+        rows, 1, sharex=True, figsize=(9.0, 1.9 * rows + 0.6), layout="constrained", squeeze=False
+    )
+    panels = [row[0] for row in axes]
+    for i, name in enumerate(robot.goal_names):
+        index = robot.state_names.index(name)
+        values = [state[index] for state in record.states]
+        if robot.state[index].angle:
+            values = _broken_at_wraps(values)
+        panels[i].plot(times, [goal[i] for goal in record.goals], "--", color="tab:green", lw=1.2)
+        panels[i].plot(times, values, color="tab:blue", lw=1.2)
+        panels[i].set_ylabel(f"{name}\n[{robot.state[index].unit}]")
+        limits = robot.state[index].limits
+        for limit in limits or ():
+            panels[i].axhline(limit, color="tab:red", lw=0.8)
+    for i, dimension in enumerate(robot.command.dimensions):
+        panel = panels[len(robot.goal) + i]
+        panel.step(
+            record.action_times,
+            [action[i] for action in record.actions],
+            where="post",
+            color="tab:orange",
+            lw=0.9,
+        )
+        panel.set_ylabel(f"{dimension.name}\n[{dimension.unit}]")
+    if record.solved_at is not None:
+        for panel in panels:
+            panel.axvspan(record.solved_at, record.now, color="tab:green", alpha=0.08, lw=0)
+        title = f"{robot.success.label} from {record.solved_at:.2f} s on"
+    else:
+        title = f"never {robot.success.label}"
+    panels[0].set_title(f"{robot.name}: starts knowing nothing, {title}", fontsize=10)
+    panels[-1].set_xlabel("robot time since the first action [s]")
+    for panel in panels:
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _broken_at_wraps(values: Sequence[float]) -> list[float]:
+    """Put NaN where an angle jumps from pi to -pi, so that no line is drawn across."""
+    broken = list(values)
+    for i in range(1, len(values)):
+        if abs(values[i] - values[i - 1]) > math.pi:
+            broken[i] = math.nan
+    return broken
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _number(
+    values: Mapping[str, str], key: str, kind: type[int] | type[float] = float
+) -> int | float | None:
+    try:
+        number = float(values[key])
+    except (KeyError, ValueError):
+        return None
+    if not math.isfinite(number):
+        return None
+    return int(number) if kind is int else round(number, 3)

@@ -1,0 +1,135 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the `mbrl` command asks of a running stack."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+
+from mbrl_ros.ros.conversions import NANOSECONDS, to_nanoseconds
+from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.qos import STREAM
+
+_PATIENCE = 10.0  # seconds for a node to be found and to answer
+
+
+class CommandError(RuntimeError):
+    """The running stack could not do what was asked; the message says why."""
+
+
+@contextmanager
+def _node(name: str, namespace: str) -> Iterator[Node]:
+    rclpy.init()
+    node = Node(name, namespace=namespace)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _answer(node: Node, future: Future[Any]) -> Any:
+    rclpy.spin_until_future_complete(node, future, timeout_sec=_PATIENCE)
+    if not future.done():
+        raise CommandError(f"mpc_planner did not answer within {_PATIENCE:g} s")
+    return future.result()
+
+
+def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, float]:
+    """Change the named values of the planner's goal, keep the others, return them all.
+
+    Raises CommandError when no planner is found, a name is unknown or the goal is refused.
+    """
+    with _node("mbrl_goal", namespace) as node:
+        client = AsyncParameterClient(node, "mpc_planner")
+        if not client.wait_for_services(timeout_sec=_PATIENCE):
+            raise CommandError(
+                "no mpc_planner found; is the stack running, in this ROS_DOMAIN_ID and namespace?"
+            )
+        found = _answer(node, client.get_parameters(["goal", "goal_names"]))
+        values, names = found.values[0].double_array_value, found.values[1].string_array_value
+        goal: dict[str, float] = dict(zip(names, values, strict=True))
+        for name, value in changes.items():
+            if name not in goal:
+                raise CommandError(f"unknown goal '{name}'; expected one of {', '.join(goal)}")
+            goal[name] = value
+        wished = Parameter("goal", Parameter.Type.DOUBLE_ARRAY, list(goal.values()))
+        result = _answer(node, client.set_parameters([wished])).results[0]
+        if not result.successful:
+            raise CommandError(result.reason)
+        return goal
+
+
+def follow_status(namespace: str = "", once: bool = False) -> None:
+    """Print a line a second until interrupted, or only one.
+
+    Raises CommandError if nothing is heard of the stack.
+    """
+    state: JointState | None = None
+    planner: dict[str, str] = {}
+    learner: dict[str, str] = {}
+
+    def on_state(message: JointState) -> None:
+        nonlocal state
+        state = message
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        planner.update(read_values(message, "mpc_planner"))
+        learner.update(read_values(message, "dynamics_learner"))
+
+    with _node("mbrl_status", namespace) as node:
+        node.create_subscription(JointState, "state", on_state, STREAM)
+        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, STREAM)
+        begin = next_line = time.monotonic()
+        try:
+            while True:
+                rclpy.spin_once(node, timeout_sec=0.1)
+                now = time.monotonic()
+                if state is None or not planner or not learner:
+                    if now - begin > _PATIENCE:
+                        raise CommandError(
+                            f"nothing heard for {_PATIENCE:g} s; is the stack running, in this "
+                            "ROS_DOMAIN_ID and namespace?"
+                        )
+                    continue
+                if now >= next_line:
+                    next_line = now + 1.0
+                    live = sys.stdout.isatty() and not once
+                    line = _status_line(state, planner, learner)
+                    print(
+                        f"\r\033[K{line}" if live else line, end="" if live else "\n", flush=True
+                    )
+                    if once:
+                        return
+        except (KeyboardInterrupt, ExternalShutdownException):
+            print()
+
+
+def _status_line(state: JointState, planner: Mapping[str, str], learner: Mapping[str, str]) -> str:
+    values = " ".join(
+        f"{name} {value:+.2f}" for name, value in zip(state.name, state.position, strict=False)
+    )
+    stamp = to_nanoseconds(state.header.stamp) / NANOSECONDS
+    return (
+        f"t {stamp:.1f} s | {values} | goal {planner['goal']}"
+        f" | cost {_short(planner, 'stage_cost')}"
+        f" | {learner['transitions']} transitions, error {_short(learner, 'one_step_error')}"
+        f" | plan {_short(planner, 'plan_ms_median')} ms | {planner['deadline_misses']} misses"
+    )
+
+
+def _short(values: Mapping[str, str], key: str) -> str:
+    return f"{float(values[key]):.3g}"

@@ -1,0 +1,95 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters as declarations: name, default, range, description, in one place a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    ParameterUninitializedException,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+
+class ParameterError(ValueError):
+    """A parameter value that the node cannot start with; the message names it."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declaration.
+
+    default: its value and, by it, its type. minimum, maximum: accepted range of a number,
+    edges included. fixed: cannot be changed after the start.
+    """
+
+    name: str
+    default: bool | int | float | str | list[float] | list[str]
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    fixed: bool = True
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what rclpy enforces and tools show."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=self.fixed)
+        low, high = self.minimum, self.maximum
+        if isinstance(self.default, float) and (low is not None or high is not None):
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=-1e308 if low is None else float(low),
+                    to_value=1e308 if high is None else float(high),
+                )
+            ]
+        elif isinstance(self.default, int) and (low is not None or high is not None):
+            descriptor.integer_range = [
+                IntegerRange(
+                    from_value=-(2**31) if low is None else int(low),
+                    to_value=2**31 if high is None else int(high),
+                    step=1,
+                )
+            ]
+        return descriptor
+
+
+ROBOT = Parameter("robot", "cartpole", "Name of a shipped robot, or path of its YAML file.")
+
+
+def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """Declare all parameters on the node and return their values.
+
+    Raises ParameterError, naming parameter, value and what is accepted, if one set from
+    outside cannot be used.
+    """
+    values: dict[str, Any] = {}
+    for parameter in parameters:
+        try:
+            declared: RosParameter[Any] = node.declare_parameter(
+                parameter.name, parameter.default, parameter.descriptor()
+            )
+        except (
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
+            ParameterUninitializedException,
+        ) as error:
+            kind = type(parameter.default).__name__
+            raise ParameterError(
+                f"parameter '{parameter.name}': {error}; expected {kind}{_range(parameter)}"
+            ) from None
+        values[parameter.name] = declared.value
+    return values
+
+
+def _range(parameter: Parameter) -> str:
+    if parameter.minimum is None and parameter.maximum is None:
+        return ""
+    low = "-inf" if parameter.minimum is None else parameter.minimum
+    high = "inf" if parameter.maximum is None else parameter.maximum
+    return f" in [{low}, {high}]"

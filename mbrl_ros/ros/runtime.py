@@ -1,0 +1,84 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one node as a process: start, signals, a clean end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from mbrl_ros.launcher import PARENT_VARIABLE
+
+# How often the main loop looks whether a signal has come, in seconds.
+_SIGNAL_LATENCY = 0.05
+
+BAD_CONFIGURATION = 2
+_PR_SET_PDEATHSIG = 1
+
+
+class ManagedNode(Node):
+    """A node that may end its own process and that has a last word before it ends."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.finished = threading.Event()
+
+    def on_shutdown(self) -> None:
+        """Do what must be done while the node can still publish."""
+
+
+def run(factory: Callable[[], ManagedNode]) -> int:
+    """Run the node that `factory` makes until SIGINT, SIGTERM or its `finished`.
+
+    rclpy's own signal handlers would shut the context down first, and the last message could
+    not be sent; so the handlers here only set a flag. Returns the exit status of the process:
+    0, or 2 with one message when the node cannot start with its configuration.
+    """
+    stop = threading.Event()
+
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, request_stop)
+    if not _tie_to_parent():
+        return 1
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        try:
+            node = factory()
+        except ValueError as error:
+            print(f"cannot start: {error}", file=sys.stderr, flush=True)
+            return BAD_CONFIGURATION
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            while not (stop.is_set() or node.finished.is_set()):
+                executor.spin_once(timeout_sec=_SIGNAL_LATENCY)
+        finally:
+            # Also on an exception: the guard must have its last word.
+            node.on_shutdown()
+            executor.remove_node(node)
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _tie_to_parent() -> bool:
+    """Ask the kernel for SIGTERM when the launcher dies; False if it is dead already."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or not sys.platform.startswith("linux"):
+        return True
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == int(parent)
