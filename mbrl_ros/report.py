@@ -6,12 +6,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mbrl_ros.robots.spec import RobotSpec
 
 # Keys of the diagnostics that a report quotes, by node.
 _TIMES = {"median": "plan_ms_median", "p99": "plan_ms_p99", "max": "plan_ms_max"}
+
+
+@dataclass
+class GoalChange:
+    """A goal that came during a run, and how long it took to be within its tolerances.
+
+    at, reached_after: seconds; None: not reached.
+    """
+
+    at: float
+    goal: list[float]
+    reached_after: float | None = None
 
 
 class RunRecord:
@@ -28,12 +41,18 @@ class RunRecord:
         self.ticks = 0
         self.solved_at: float | None = None
         self.reached_since: float | None = None
+        self.goal_changes: list[GoalChange] = []
         self.times: list[float] = []
         self.states: list[list[float]] = []
         self.goals: list[list[float]] = []
         self.action_times: list[float] = []
         self.actions: list[list[float]] = []
         self._last_tick = -math.inf
+
+    def change_goal(self, goal: Sequence[float]) -> None:
+        """Take a new goal (G,) that is in force from now on."""
+        self.goal = list(goal)
+        self.goal_changes.append(GoalChange(self.now, self.goal))
 
     @property
     def now(self) -> float:
@@ -67,6 +86,9 @@ class RunRecord:
         self.times.append(time)
         self.states.append(list(state))
         self.goals.append(list(self.goal))
+        change = self.goal_changes[-1] if self.goal_changes else None
+        if change and change.reached_after is None and self.robot.goal_reached(state, self.goal):
+            change.reached_after = time - change.at
         if self.robot.success_error(state, self.goal) > self.robot.success.tolerance:
             self.reached_since = None
             return
@@ -87,6 +109,14 @@ class RunRecord:
             "solved_at_s": _rounded(self.solved_at),
             "at_goal_since_s": _rounded(self.reached_since),
             "goal": self.goal,
+            "goal_changes": [
+                {
+                    "at_s": _rounded(change.at),
+                    "goal": change.goal,
+                    "reached_after_s": _rounded(change.reached_after),
+                }
+                for change in self.goal_changes
+            ],
             "ticks": self.ticks,
             "transitions": _number(learner, "transitions", int),
             "plan_ms": {name: _number(planner, key) for name, key in _TIMES.items()},
@@ -101,11 +131,21 @@ class RunRecord:
         assert isinstance(plan_ms, dict)
         solved = summary["solved_at_s"]
         since = summary["at_goal_since_s"]
+        changes = [
+            f"goal {change.goal} at {change.at:.2f} s: "
+            + (
+                "not reached"
+                if change.reached_after is None
+                else f"reached after {change.reached_after:.2f} s"
+            )
+            for change in self.goal_changes
+        ]
         return [
             f"{self.robot.name}: moved for {summary['interaction_s']} s, "
             f"{summary['ticks']} ticks, {summary['transitions']} transitions",
             f"first {label} for {self.robot.success.hold:g} s: "
             + ("never" if solved is None else f"from {solved} s on"),
+            *changes,
             f"at the end: {'not ' + label if since is None else f'{label} since {since} s'}",
             f"plan {plan_ms['median']} ms median, {plan_ms['p99']} ms p99, "
             f"{plan_ms['max']} ms max; {summary['deadline_misses']} deadline misses; "

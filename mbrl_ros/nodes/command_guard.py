@@ -25,6 +25,7 @@ from mbrl_ros.ros.conversions import (
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
+from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -42,12 +43,14 @@ PARAMETERS = (
     Parameter(
         "safe_command_only",
         False,
-        "Send the safe command once and end: for when a guard has died.",
+        "Send the safe command for two seconds and end: for when a guard has died.",
     ),
 )
 
 # How long the last command may take to be acknowledged, in seconds.
 _LAST_COMMAND_TIMEOUT = 1.0
+# How long the safe command is repeated in place of a guard that has died, in seconds.
+_TAKE_OVER_SECONDS = 2.0
 
 
 class CommandGuardNode(ManagedNode):
@@ -62,13 +65,22 @@ class CommandGuardNode(ManagedNode):
         self._guard = CommandGuard(robot, timeout, bool(values["armed"]))
         self._commands = self.create_publisher(Float64MultiArray, robot.command.topic, LATEST)
         self._applied = self.create_publisher(JointState, "applied_action", STREAM)
+        # In lockstep every node must see every tick, the first one too.
+        self._peers = Peers(
+            self,
+            {
+                robot.command.topic: ["simulator"],
+                "applied_action": ["dynamics_learner", "mpc_planner"],
+            }
+            if values["lockstep"]
+            else {},
+        )
         self._fine_clock = FineClock(self, interpolate=not values["lockstep"])
         self._last_stamp = -1
         self._ever_sent = False
         if values["safe_command_only"]:
             self._ever_sent = True
-            self._wait_for_robot()
-            self.finished.set()
+            self._repeat_safe_command()
             return
         self.create_subscription(JointState, "action", self._on_action, LATEST)
         self.create_service(Trigger, "~/arm", self._on_arm)
@@ -85,7 +97,7 @@ class CommandGuardNode(ManagedNode):
 
     def _on_action(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
-        if stamp == self._last_stamp:
+        if stamp == self._last_stamp or self._peers.missing():
             return
         try:
             action = read_named_values(message, self._action_names)
@@ -140,10 +152,16 @@ class CommandGuardNode(ManagedNode):
         self.get_logger().warning(self._guard.status.value)
         return response
 
-    def _wait_for_robot(self) -> None:
-        deadline = time.monotonic() + _LAST_COMMAND_TIMEOUT
-        while self._commands.get_subscription_count() == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    def _repeat_safe_command(self) -> None:
+        """Send it again and again: this node is new, and the robot may only now hear of it."""
+        until = time.monotonic() + _TAKE_OVER_SECONDS
+
+        def repeat() -> None:
+            self._commands.publish(command_message(self._guard.release()))
+            if time.monotonic() > until:
+                self.finished.set()
+
+        self.create_timer(0.02, repeat, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_shutdown(self) -> None:
         """Send the safe command and see it delivered, if any command was ever sent."""

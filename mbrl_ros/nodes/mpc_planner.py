@@ -35,6 +35,7 @@ from mbrl_ros.ros.conversions import (
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -68,6 +69,9 @@ PARAMETERS = (
 )
 
 _EXPLORATION_STEPS = 1024
+# Ticks in a row on which the last plan is followed when no new one comes out; after that the
+# robot is left to the guard.
+_MAX_FALLBACKS = 3
 # Ticks whose numbers diagnostics summarise.
 _WINDOW = 100_000
 
@@ -112,12 +116,14 @@ class MpcPlanner(ManagedNode):
         self._plan: Plan | None = None
         self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
         self._answered = -1  # stamp of the last state that an action was sent for
+        self._last_action = JointState()
         self._awaiting_applied = False
         self._delay = DelayCompensation(robot.period, robot.safe_action)
 
         self._ticks = 0
         self._missed = 0
         self._failed = 0
+        self._failed_in_a_row = 0
         self._discarded = 0
         self._rejected = 0
         self._rejected_models = 0
@@ -125,6 +131,7 @@ class MpcPlanner(ManagedNode):
         self._plan_ms: deque[float] = deque(maxlen=_WINDOW)
 
         self._actions = self.create_publisher(JointState, "action", LATEST)
+        self._peers = Peers(self, {"action": ["command_guard"]})
         self._plans = self.create_publisher(JointTrajectory, "plan", LATEST)
         self.create_subscription(UInt8MultiArray, "model", self._on_model, LATCHED)
         self.create_subscription(JointState, "goal", self._on_goal, LATEST)
@@ -216,6 +223,7 @@ class MpcPlanner(ManagedNode):
     def _on_state(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         if stamp == self._answered:
+            self._actions.publish(self._last_action)  # the guard may have come late
             return
         try:
             state = read_named_values(message, self._robot.state_names)
@@ -228,14 +236,15 @@ class MpcPlanner(ManagedNode):
     def _answer(self, stamp: int, state: list[float]) -> None:
         """Send the action of one tick, once the guard and a model are there."""
         self._waiting = (stamp, state)
-        if self._actions.get_subscription_count() == 0 or not self._swap_model(stamp):
+        if self._peers.missing() or not self._swap_model(stamp):
             return
         self._waiting = None
         begin = time.perf_counter()
         action = self._choose(state)
         if action is None:
             return
-        self._actions.publish(named_values(stamp, self._robot.action_names, action))
+        self._last_action = named_values(stamp, self._robot.action_names, action)
+        self._actions.publish(self._last_action)
         self._plan_ms.append(1e3 * (time.perf_counter() - begin))
         self._count(stamp)
         self._delay.sent(action)
@@ -263,12 +272,16 @@ class MpcPlanner(ManagedNode):
         )
         try:
             self._plan = self._planner.plan(problem, self._model, self._plan)
+            self._failed_in_a_row = 0
+            self._discarded += self._plan.discarded
         except PlanningError as error:
             self._failed += 1
-            self._plan = None
+            self._failed_in_a_row += 1
             self.get_logger().error(f"no plan: {error}", throttle_duration_sec=1.0)
-            return None
-        self._discarded += self._plan.discarded
+            if self._plan is None or self._failed_in_a_row > _MAX_FALLBACKS:
+                self._plan = None
+                return None
+            self._plan = self._plan.shifted()
         action = self._plan.actions[0]
         self._stage_cost = float(self._planner.objective.stage_cost(present, action, self._goal))
         return [float(value) for value in action]

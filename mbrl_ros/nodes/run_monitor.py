@@ -150,7 +150,7 @@ class RunMonitor(ManagedNode):
             return
         for parameter in event.changed_parameters:
             if parameter.name == "goal":
-                self._record.goal = list(parameter.value.double_array_value)
+                self._record.change_goal(parameter.value.double_array_value)
                 self._say(f"the goal moves to {self._record.goal}")
 
     def _on_timer(self) -> None:

@@ -8,7 +8,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,14 @@ class Plan:
     cost: float
     effective_samples: float = field(default=float("nan"))
     discarded: int = 0
+
+    def shifted(self) -> Plan:
+        """Return the plan one step later; its last action is held on."""
+        return replace(
+            self,
+            actions=torch.cat([self.actions[1:], self.actions[-1:]]),
+            states=torch.cat([self.states[1:], self.states[-1:]]),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Planner(ABC):
         Raises PlanningError when the model's prediction is not finite for any candidate.
         """
         generator = torch.Generator().manual_seed(problem.seed)
-        nominal = self._shift(last)
+        nominal = self._middle() if last is None else last.shifted().actions
         effective, discarded, begin = float("nan"), 0, time.perf_counter()
         for iteration in range(self.iterations):
             elapsed = time.perf_counter() - begin
@@ -136,11 +144,8 @@ class Planner(ABC):
             raise PlanningError("the planned trajectory holds values that are not finite")
         return Plan(nominal, states[:, 0], float(costs[0]), effective, discarded)
 
-    def _shift(self, last: Plan | None) -> Tensor:
-        """Drop the step that has passed; the last action of the plan is held on."""
-        if last is None:
-            return ((self.lower + self.upper) / 2.0).expand(self.horizon, -1).clone()
-        return torch.cat([last.actions[1:], last.actions[-1:]])
+    def _middle(self) -> Tensor:
+        return ((self.lower + self.upper) / 2.0).expand(self.horizon, -1).clone()
 
     def _evaluate(
         self, problem: Problem, model: DynamicsModel, candidates: Tensor

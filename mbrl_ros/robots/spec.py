@@ -116,10 +116,14 @@ class Command:
 
 @dataclass(frozen=True, config=_CONFIG)
 class GoalDimension:
-    """A state dimension that the goal fixes, its first value and the values accepted."""
+    """A state dimension that the goal fixes, its first value and the values accepted.
+
+    tolerance: how near counts as reached, in the dimension's unit.
+    """
 
     dimension: str
     bounds: Bounds
+    tolerance: Positive
     default: float = 0.0
 
     @model_validator(mode="after")
@@ -273,14 +277,25 @@ class RobotSpec:
                 )
         return None
 
+    def goal_errors(self, state: Sequence[float], goal: Sequence[float]) -> list[float]:
+        """Distances >= 0 of `state` (D,) from `goal` (G,), angles the shorter way round."""
+        errors = []
+        for spec, wished in zip(self.goal, goal, strict=True):
+            index = self.state_names.index(spec.dimension)
+            error = state[index] - wished
+            if self.state[index].angle:
+                error = math.remainder(error, 2.0 * math.pi)
+            errors.append(abs(error))
+        return errors
+
+    def goal_reached(self, state: Sequence[float], goal: Sequence[float]) -> bool:
+        """Whether every goal dimension is within its tolerance."""
+        errors = self.goal_errors(state, goal)
+        return all(e <= spec.tolerance for e, spec in zip(errors, self.goal, strict=True))
+
     def success_error(self, state: Sequence[float], goal: Sequence[float]) -> float:
         """Distance of `state` (D,) from `goal` (G,) along the success dimension, >= 0."""
-        name = self.success.dimension
-        index = self.state_names.index(name)
-        error = state[index] - goal[self.goal_names.index(name)]
-        if self.state[index].angle:
-            error = math.remainder(error, 2.0 * math.pi)
-        return abs(error)
+        return self.goal_errors(state, goal)[self.goal_names.index(self.success.dimension)]
 
 
 _ADAPTER = TypeAdapter(RobotSpec)

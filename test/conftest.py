@@ -1,0 +1,45 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A ROS domain of its own for each test run, and what the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mbrl_ros.resources import config_directory
+from mbrl_ros.robots import RobotSpec, load_robot
+
+# Before rclpy is imported; child processes inherit both. Domains above 101 reach into the
+# ephemeral ports.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+@pytest.fixture(scope="session")
+def cartpole() -> RobotSpec:
+    return load_robot("cartpole")
+
+
+@pytest.fixture
+def cartpole_file(tmp_path: Path):
+    """Return a function that writes the cart-pole's file with some entries changed."""
+
+    def write(**changes: object) -> Path:
+        path = config_directory() / "robots" / "cartpole.yaml"
+        data = yaml.safe_load(path.read_text("utf-8"))
+        for key, value in changes.items():
+            target = data
+            *parents, last = key.split("__")
+            for parent in parents:
+                target = target[int(parent) if parent.isdigit() else parent]
+            if value is None:
+                del target[last]
+            else:
+                target[last] = value
+        changed = tmp_path / "robot.yaml"
+        changed.write_text(yaml.safe_dump(data), "utf-8")
+        return changed
+
+    return write

@@ -1,0 +1,96 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The robot description: what is accepted, and what is said of what is not."""
+
+import math
+import re
+
+import pytest
+
+from mbrl_ros.robots import RobotError, load_robot, robot_names
+
+
+def test_shipped_robots_load():
+    assert "cartpole" in robot_names()
+    for name in robot_names():
+        robot = load_robot(name)
+        assert robot.name == name
+        assert robot.check_goal(robot.goal_default) is None
+
+
+def test_a_path_loads_like_a_name(cartpole_file, cartpole):
+    assert load_robot(str(cartpole_file())) == cartpole
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"control_rate": 0.0}, r"control_rate.*greater than 0.*found 0\.0"),
+        ({"control_rate": "fast"}, r"control_rate.*found 'fast'"),
+        ({"colour": "red"}, r"colour"),
+        ({"state__0__joint": None}, r"state\.0\.joint"),
+        ({"state__0__sensor": "odometry"}, r"unknown name 'odometry'.*joint_states"),
+        ({"state__1__name": "cart_position"}, r"'cart_position' is used twice"),
+        ({"state__1__angle": True}, r"angle: true needs field: position, not velocity"),
+        ({"state__0__limits": [1.0, -1.0]}, r"limits: bounds \[1\.0, -1\.0\] are not increasing"),
+        ({"command__dimensions__0__bounds": [10.0, -10.0]}, r"'cart_force': bounds"),
+        ({"command__dimensions__0__safe": 11.0}, r"safe value 11\.0 lies outside"),
+        ({"command__dimensions__0__slew": -1.0}, r"slew"),
+        ({"goal__0__default": 5.0}, r"default 5\.0 lies outside"),
+        ({"goal__0__dimension": "height"}, r"unknown name 'height'.*cart_position"),
+        ({"cost__goal": {"cart_position": -1.0}}, r"cost\.goal\.cart_position"),
+        ({"cost__effort": {"torque": 1.0}}, r"cost\.effort: unknown name 'torque'.*cart_force"),
+        ({"success__tolerance": math.nan}, r"success\.tolerance"),
+        ({"name": "Cart Pole"}, r"name.*found 'Cart Pole'"),
+    ],
+)
+def test_bad_files_are_refused_by_name(cartpole_file, changes, expected):
+    path = cartpole_file(**changes)
+    with pytest.raises(RobotError) as refusal:
+        load_robot(str(path))
+    assert str(path) in str(refusal.value)
+    assert re.search(expected, str(refusal.value), re.DOTALL), refusal.value
+
+
+def test_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(RobotError, match=r"unknown robot 'hexapod'; expected one of .*cartpole"):
+        load_robot("hexapod")
+    with pytest.raises(RobotError, match=r"missing\.yaml: cannot be read"):
+        load_robot(str(tmp_path / "missing.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [", "utf-8")
+    with pytest.raises(RobotError, match="not valid YAML"):
+        load_robot(str(broken))
+    broken.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RobotError, match=r"broken\.yaml"):
+        load_robot(str(broken))
+    broken.write_text("!!python/object/apply:os.system ['touch /tmp/owned']", "utf-8")
+    with pytest.raises(RobotError, match="not valid YAML"):
+        load_robot(str(broken))
+    broken.write_text("- a list", "utf-8")
+    with pytest.raises(RobotError, match="expected a mapping, found list"):
+        load_robot(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("goal", "problem"),
+    [
+        ([0.5, 0.0], None),
+        ([0.5], "goal has 1 values, expected 2: [cart_position, pole_angle]"),
+        ([1.5, 0.0], "goal cart_position = 1.5 is outside [-1.2, 1.2]"),
+        ([math.nan, 0.0], "goal cart_position = nan is outside [-1.2, 1.2]"),
+        ([0.0, math.inf], "goal pole_angle = inf is outside [-3.1416, 3.1416]"),
+    ],
+)
+def test_goals_are_checked(cartpole, goal, problem):
+    assert cartpole.check_goal(goal) == problem
+
+
+def test_success_error_goes_the_shorter_way_round(cartpole):
+    goal = [0.0, math.pi]
+    assert cartpole.success_error([0.0, 0.0, 0.1 - math.pi, 0.0], goal) == pytest.approx(0.1)
+
+
+def test_limits(cartpole):
+    assert cartpole.within_limits([1.79, 0.0, 9.0, 0.0])
+    assert not cartpole.within_limits([1.81, 0.0, 0.0, 0.0])

@@ -1,0 +1,189 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph: real nodes, real DDS, real physics."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from stack import Listener, alive, launch, wait_for
+
+from mbrl_ros.bringup import NODES
+
+SAFE = [0.0]
+
+
+def mbrl(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mbrl_ros.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+
+
+def test_a_cart_pole_that_knows_nothing_swings_itself_up(tmp_path):
+    report = tmp_path / "run.json"
+    picture = tmp_path / "run.png"
+    with (
+        Listener() as listener,
+        launch(
+            tmp_path,
+            "pace:=lockstep",
+            "duration:=16.0",
+            "seed:=3",
+            f"report:={report}",
+            f"picture:={picture}",
+        ) as run,
+    ):
+        wait_for(run.nodes, "the nodes")
+        pids = run.nodes()
+        assert run.wait(110.0) == 0, run.output
+        wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+        assert not any(alive(pid) for pid in pids.values())
+        summary = json.loads(report.read_text("utf-8"))
+        assert summary["solved_at_s"] is not None, run.output
+        assert summary["solved_at_s"] <= 14.0
+        assert summary["at_goal_since_s"] is not None
+        assert summary["interaction_s"] == 16.0
+        assert summary["ticks"] == 320
+        assert summary["deadline_misses"] == 0
+        assert 280 <= summary["transitions"] <= 380
+        assert 0.0 < summary["plan_ms"]["median"] <= summary["plan_ms"]["p99"]
+        assert summary["plan_ms"]["p99"] <= summary["plan_ms"]["max"]
+        assert summary["learner_update_ms"] > 0.0
+        assert (summary["seed"], summary["pace"]) == (3, "lockstep")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
+        for words in ("moves at random", "planning with what was learned", "up since"):
+            assert words in run.output
+        assert "[mpc_planner" in run.output
+
+
+def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
+    """Two runs side by side, in two domains, slow each other down."""
+    domains = [102 + os.getpid() % 50, 160 + os.getpid() % 50]
+    arguments = ("pace:=lockstep", "duration:=5.0", "seed:=1")
+    with (
+        Listener(domains[0]) as first,
+        Listener(domains[1]) as second,
+        launch(tmp_path, *arguments, domain=domains[0]) as run_one,
+        launch(tmp_path, *arguments, domain=domains[1]) as run_two,
+    ):
+        assert run_one.wait() == 0, run_one.output
+        assert run_two.wait() == 0, run_two.output
+    stamps = [50_000_000 * tick for tick in range(100)]
+    assert [first.states[stamp] for stamp in stamps] == [second.states[stamp] for stamp in stamps]
+
+
+@pytest.fixture
+def running(tmp_path):
+    """Give a stack in real time whose robot is being moved."""
+    with Listener() as listener, launch(tmp_path, "seed:=1") as run:
+        wait_for(lambda: len(listener.commands) > 10, "commands")
+        yield run, listener, run.nodes()
+
+
+def ends_safely(run, listener, pids):
+    """Everything ends, the safe command is the last one, and no process is left."""
+    status = run.wait(30.0)
+    wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end", 5.0)
+    return status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_the_safe_command(running, number):
+    run, listener, pids = running
+    assert set(pids) == set(NODES)
+    run.signal(number)
+    assert ends_safely(run, listener, pids) == 0
+    assert "sent the safe command" in run.output
+    assert "Traceback" not in run.output
+    assert "at the end: not up" in run.output
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_when_a_node_is_killed_the_run_ends_with_the_safe_command(running, name):
+    run, listener, pids = running
+    os.kill(pids[name], signal.SIGKILL)
+    assert ends_safely(run, listener, pids) == 1
+    assert f"stopping: {name} died (killed by SIGKILL)" in run.output
+
+
+def test_when_the_launcher_is_killed_the_run_ends_with_the_safe_command(running):
+    run, listener, pids = running
+    run.signal(signal.SIGKILL)
+    assert ends_safely(run, listener, pids) == -signal.SIGKILL
+
+
+def test_goal_and_status_commands(running):
+    run, _, _ = running
+    done = mbrl("goal", "cart_position:=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "'cart_position': 0.5" in done.stdout
+    assert "'pole_angle': 0.0" in done.stdout
+    for words, reason in (
+        (["cart_position:=5.0"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
+        (["cart_position:=nan"], "goal cart_position = nan is outside"),
+        (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
+        (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
+    ):
+        refused = mbrl("goal", *words)
+        assert refused.returncode != 0
+        assert reason in refused.stderr
+    status = mbrl("status", "--once")
+    assert status.returncode == 0, status.stderr
+    assert "goal 0.5, 0" in status.stdout
+    for words in ("cart_position", "cost", "transitions, error", "plan", "misses"):
+        assert words in status.stdout
+    assert run.running
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["speed:=2"], "unknown launch argument 'speed'; expected one of robot, sim"),
+        (["robot"], "'robot' is not a launch argument; expected name:=value"),
+        (["planner:=magic"], "planner:=magic is not known; expected one of mppi"),
+        (["pace:=fast"], "pace:=fast is not known; expected one of realtime, lockstep"),
+        (["robot:=hexapod"], "unknown robot 'hexapod'; expected one of cartpole"),
+        (["robot:=missing.yaml"], "missing.yaml: cannot be read"),
+        (["goal:=[0.5]"], "goal has 1 values, expected 2"),
+        (["goal:=[5.0, 0.0]"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
+        (["goal:=left"], "goal:=left: expected numbers in brackets"),
+        (["seed:=-1"], "seed:=-1: expected a whole number"),
+        (["duration:=long"], "duration:=long: expected seconds"),
+        (["sim:=false", "pace:=lockstep"], "pace:=lockstep needs sim:=true"),
+        (["params_file:=missing.yaml"], "params_file:=missing.yaml: cannot be read"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_starts(arguments, reason):
+    refused = mbrl("launch", "mpc.launch.py", *arguments)
+    assert refused.returncode == 2
+    assert reason in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_the_arguments_are_listed():
+    shown = mbrl("launch", "mpc.launch.py", "--show-args")
+    assert shown.returncode == 0
+    for words in ("robot:=cartpole", "pace:=realtime  one of: realtime, lockstep", "duration:="):
+        assert words in shown.stdout
+    assert "expected one of mpc.launch.py" in mbrl("launch", "nav.launch.py").stderr
+
+
+def test_a_parameter_that_cannot_be_used_stops_the_start_by_name(tmp_path):
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**/mpc_planner: {ros__parameters: {horizon: 0}}\n", "utf-8")
+    with launch(tmp_path, f"params_file:={parameters}") as run:
+        pids = run.nodes()
+        assert run.wait() == 1
+        assert "parameter 'horizon'" in run.output
+        assert "expected int in [1, 1000]" in run.output
+        assert "stopping: mpc_planner ended with exit status 2" in run.output
+        assert not any(alive(pid) for pid in pids.values())
