@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
 
@@ -62,8 +63,8 @@ ARGUMENTS: tuple[Argument, ...] = (
         "stricter limits, a guard that starts disarmed.",
         ("true", "false"),
     ),
-    Argument("model", "gp", "Kind of dynamics model that is learned.", ("gp",)),
-    Argument("planner", "mppi", "Kind of planner.", ("mppi",)),
+    Argument("model", "gp", "Kind of dynamics model that is learned.", tuple(MODELS.names())),
+    Argument("planner", "mppi", "Kind of planner.", tuple(PLANNERS.names())),
     Argument("goal", "", "First goal, such as [0.5, 0.0]; empty: as the robot's file says."),
     Argument(
         "pace",

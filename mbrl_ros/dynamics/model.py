@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.kinds import MODELS
+from mbrl_ros.robots.spec import RobotSpec
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class DynamicsModel(ABC):
     @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a snapshot; raises ValueError if it does not fit this model."""
+
+
+def make_model(kind: str, robot: RobotSpec, seed: int = 0) -> DynamicsModel:
+    """Make a model of `kind` that knows nothing of `robot` yet.
+
+    The kind is loaded by name (see `kinds.MODELS`) and called with (features, seed=seed).
+    Raises ValueError for an unknown kind.
+    """
+    features = FeatureMap(robot.angle_mask, len(robot.command.dimensions))
+    model: DynamicsModel = MODELS.load(kind)(features, seed=seed)
+    return model
 
 
 def one_step_error(model: DynamicsModel, data: Transitions) -> float:

@@ -15,8 +15,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
-from mbrl_ros.dynamics.model import DynamicsModel, Transitions, one_step_error
-from mbrl_ros.dynamics.registry import make_model, model_kinds
+from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model, one_step_error
 from mbrl_ros.dynamics.snapshot import describe, encode
 from mbrl_ros.robots import load_robot
 from mbrl_ros.ros.conversions import (
@@ -63,11 +62,6 @@ class DynamicsLearner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = load_robot(values["robot"])
-        if values["model"] not in model_kinds():
-            raise ValueError(
-                f"parameter 'model' is '{values['model']}', expected one of "
-                f"{', '.join(model_kinds())}"
-            )
         self._model: DynamicsModel = make_model(values["model"], self._robot, values["seed"])
         self._first_update = values["first_update"]
         self._update_every = values["update_every"]

@@ -18,13 +18,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from mbrl_ros.dynamics.model import DynamicsModel
-from mbrl_ros.dynamics.registry import make_model
+from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.noise import random_actions
-from mbrl_ros.planning.planner import Plan, PlanningError, Problem
-from mbrl_ros.planning.registry import make_planner
+from mbrl_ros.planning.planner import Plan, PlanningError, Problem, make_planner
 from mbrl_ros.robots import load_robot
 from mbrl_ros.ros.conversions import (
     NANOSECONDS,
@@ -51,7 +49,7 @@ PARAMETERS = (
     ),
     Parameter("threads", 1, "Threads of one plan.", 1, 64),
     Parameter("samples", 500, "Candidate trajectories an iteration.", 1, 1_000_000),
-    Parameter("horizon", 30, "Steps of one control period in a plan.", 1, 1000),
+    Parameter("horizon", 25, "Steps of one control period in a plan.", 1, 1000),
     Parameter("iterations", 1, "Improvements of the plan a tick.", 1, 100),
     Parameter(
         "time_budget",
@@ -63,7 +61,13 @@ PARAMETERS = (
     Parameter("mppi.noise", 0.5, "Widest noise, as a share of half the range.", 1e-6, 10.0),
     Parameter("mppi.least_noise", 0.075, "Tightest noise, likewise.", 1e-6, 10.0),
     Parameter("mppi.noise_exponent", 1.0, "Colour of that noise: 0 white, 1 pink.", 0.0, 3.0),
-    Parameter("mppi.effective_share", 0.05, "Effective share of the candidates.", 1e-6, 0.999999),
+    Parameter(
+        "mppi.effective_share",
+        0.04,
+        "Share of the candidates that carry the weight: small is greedy, large averages more.",
+        1e-6,
+        0.999999,
+    ),
     Parameter("exploration_duration", 1.0, "Seconds of random actions at the start.", 0.0),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
 )
@@ -321,7 +325,7 @@ class MpcPlanner(ManagedNode):
 
     def _report(self) -> Report:
         times = sorted(self._plan_ms)
-        if self._model is None:
+        if self._newest is None:
             text = "waiting for the learner"
         elif self._ticks == 0:
             text = "waiting for the first state"

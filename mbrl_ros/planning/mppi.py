@@ -37,12 +37,12 @@ class MPPI(Planner):
         lower: Sequence[float],
         upper: Sequence[float],
         samples: int = 500,
-        horizon: int = 30,
+        horizon: int = 25,
         iterations: int = 1,
         noise: float = 0.5,
         least_noise: float = 0.075,
         noise_exponent: float = 1.0,
-        effective_share: float = 0.05,
+        effective_share: float = 0.04,
     ) -> None:
         super().__init__(objective, lower, upper, samples, horizon, iterations)
         if not 0.0 < least_noise <= noise:

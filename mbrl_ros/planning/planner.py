@@ -9,12 +9,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.objective import Objective
+from mbrl_ros.robots.spec import RobotSpec
 
 
 class PlanningError(RuntimeError):
@@ -83,7 +86,7 @@ class Planner(ABC):
         lower: Sequence[float],
         upper: Sequence[float],
         samples: int = 500,
-        horizon: int = 30,
+        horizon: int = 25,
         iterations: int = 1,
     ) -> None:
         for name, value in (
@@ -155,6 +158,19 @@ class Planner(ABC):
         in_force = actions_in_force(problem.previous_action, candidates, problem.delay_fraction)
         states = model.rollout(problem.state.expand(count, -1), in_force)
         return states, self.objective.cost(states, candidates, problem.goal)
+
+
+def make_planner(kind: str, robot: RobotSpec, **settings: Any) -> Planner:
+    """Make a planner of `kind` for `robot`; settings are those of its constructor.
+
+    The kind is loaded by name (see `kinds.PLANNERS`). Raises ValueError for an unknown kind,
+    or a setting that cannot be used.
+    """
+    dimensions = robot.command.dimensions
+    lower = [dimension.bounds[0] for dimension in dimensions]
+    upper = [dimension.bounds[1] for dimension in dimensions]
+    planner: Planner = PLANNERS.load(kind)(Objective(robot), lower, upper, **settings)
+    return planner
 
 
 def actions_in_force(previous: Tensor, actions: Tensor, delay_fraction: float) -> Tensor:

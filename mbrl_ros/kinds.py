@@ -1,0 +1,42 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kinds of models and planners by name; other packages add theirs through entry points."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+class Kinds:
+    """The named kinds of one entry point group; nothing is imported until it is loaded.
+
+    what: how messages call them. built_in: "module:attribute" by name; it wins over an entry
+    point of the same name.
+    """
+
+    def __init__(self, what: str, group: str, built_in: dict[str, str]) -> None:
+        self._what = what
+        self._group = group
+        self._built_in = {name: EntryPoint(name, value, group) for name, value in built_in.items()}
+
+    def names(self) -> list[str]:
+        """Return the known names, sorted."""
+        return sorted(self._points())
+
+    def load(self, name: str) -> Any:
+        """Return what the name stands for; raises ValueError, with the known ones, if unknown."""
+        points = self._points()
+        if name not in points:
+            raise ValueError(
+                f"unknown {self._what} '{name}'; expected one of {', '.join(sorted(points))}"
+            )
+        return points[name].load()
+
+    def _points(self) -> dict[str, EntryPoint]:
+        others = {point.name: point for point in entry_points(group=self._group)}
+        return others | self._built_in
+
+
+MODELS = Kinds("model", "mbrl_ros.dynamics", {"gp": "mbrl_ros.dynamics.gp:GaussianProcess"})
+PLANNERS = Kinds("planner", "mbrl_ros.planners", {"mppi": "mbrl_ros.planning.mppi:MPPI"})

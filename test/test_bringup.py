@@ -1,0 +1,123 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which processes run with which parameters."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from mbrl_ros import bringup
+from mbrl_ros.bringup import ArgumentError, parse_arguments, processes
+from mbrl_ros.kinds import MODELS, PLANNERS
+from mbrl_ros.resources import share_directory
+
+
+def by_name(**arguments):
+    return {process.executable: process for process in processes(arguments)}
+
+
+def test_the_defaults_simulate_the_cart_pole():
+    graph = by_name()
+    assert next(iter(graph)) == "command_guard"
+    assert list(graph)[-1] == "run_monitor"
+    assert set(graph) == set(bringup.NODES)
+    assert all(process.parameters["use_sim_time"] is True for process in graph.values())
+    assert graph["command_guard"].parameters["armed"] is True
+    assert graph["mpc_planner"].parameters["goal"] == [0.0, 0.0]
+
+
+def test_hardware_differs_in_clock_limits_and_arming_only():
+    simulated, real = by_name(), by_name(sim="false")
+    assert set(simulated) - set(real) == {"simulator"}
+    assert all(process.parameters["use_sim_time"] is False for process in real.values())
+    assert real["command_guard"].parameters["armed"] is False
+    for name, process in real.items():
+        assert process.parameter_files[-1].name == "hardware.yaml"
+        same = {"use_sim_time", "armed", "settings"}
+        for key, value in process.parameters.items():
+            assert key in same or simulated[name].parameters[key] == value
+
+
+def test_lockstep_reaches_every_node_that_keeps_to_it():
+    graph = by_name(pace="lockstep")
+    assert graph["simulator"].parameters["pace"] == "lockstep"
+    for name in ("command_guard", "mpc_planner", "dynamics_learner"):
+        assert graph[name].parameters["lockstep"] is True
+
+
+def test_a_dead_guard_is_replaced_by_one_that_only_stops():
+    replacement = by_name(namespace="left")["command_guard"].on_death
+    assert replacement is not None
+    assert replacement.executable == "command_guard"
+    assert replacement.namespace == "left"
+    assert replacement.parameters["safe_command_only"] is True
+    assert replacement.on_death is None
+
+
+def test_one_seed_seeds_everything():
+    graph = by_name(seed="7")
+    assert graph["mpc_planner"].parameters["seed"] == 7
+    assert graph["dynamics_learner"].parameters["seed"] == 7
+
+
+def test_paths_do_not_depend_on_the_folder(cartpole_file, tmp_path, monkeypatch):
+    path = cartpole_file()
+    monkeypatch.chdir(tmp_path)
+    graph = by_name(robot=path.name, report="run.json")
+    assert graph["simulator"].parameters["robot"] == str(path)
+    assert graph["run_monitor"].parameters["report"] == str(tmp_path / "run.json")
+
+
+def test_later_files_win(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("/**/mpc_planner: {ros__parameters: {samples: 100}}\n", "utf-8")
+    files = by_name(params_file=str(own), sim="false")["mpc_planner"].parameter_files
+    assert files[-1] == own
+
+
+def test_kinds_of_other_packages_can_be_chosen(tmp_path, monkeypatch):
+    """An installed package is a folder with metadata; its code is loaded only when used."""
+    metadata = tmp_path / "other-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: other\nVersion: 1.0\n", "utf-8")
+    (metadata / "entry_points.txt").write_text(
+        "[mbrl_ros.planners]\ncalm = calm:Calm\n[mbrl_ros.dynamics]\ngp = calm:Calm\n", "utf-8"
+    )
+    (tmp_path / "calm.py").write_text("class Calm:\n    pass\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert PLANNERS.names() == ["calm", "mppi"]
+    assert PLANNERS.load("calm").__name__ == "Calm"
+    assert MODELS.load("gp").__name__ == "GaussianProcess"
+
+
+@pytest.mark.parametrize("words", [["seed:=1", "seed:=2"], ["seed=1"], ["sed:=1"]])
+def test_words_that_are_not_arguments_are_refused(words):
+    with pytest.raises(ArgumentError):
+        parse_arguments(words)
+
+
+def test_values_may_hold_the_separator():
+    assert parse_arguments(["robot:=a:=b"]) == {"robot": "a:=b"}
+
+
+def test_second_goal_needs_an_end():
+    with pytest.raises(ArgumentError, match="second_goal needs a duration"):
+        processes({"second_goal": "[0.5, 0.0]"})
+
+
+def test_the_launch_file_takes_all_from_bringup():
+    """The launch packages may be missing here, so it is read, not run."""
+    path = Path(share_directory() / "launch" / "mpc.launch.py")
+    tree = ast.parse(path.read_text("utf-8"))
+    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {"ARGUMENTS", "processes"} <= names
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert "generate_launch_description" in functions
+
+
+def test_the_parameter_page_is_up_to_date():
+    from mbrl_ros.ros.parameter_page import page
+
+    written = (share_directory() / "docs" / "parameters.md").read_text("utf-8")
+    assert written == page(), "run: python -m mbrl_ros.ros.parameter_page > docs/parameters.md"

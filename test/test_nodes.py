@@ -1,0 +1,241 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Single nodes as processes: what they do with good and bad messages."""
+
+import math
+import time
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import JointState
+from stack import LATEST, Listener, Process, wait_for
+from std_msgs.msg import Float64MultiArray, UInt8MultiArray
+from std_srvs.srv import Trigger
+
+from mbrl_ros.dynamics.model import make_model
+from mbrl_ros.dynamics.snapshot import describe, encode
+from mbrl_ros.ros.conversions import bytes_message, named_values
+from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.qos import LATCHED, STREAM
+
+PERIOD = 50_000_000
+
+
+def node(folder, name, *parameters):
+    words = ["--ros-args"]
+    for parameter in parameters:
+        words += ["-p", parameter]
+    return Process(folder, f"mbrl_ros.nodes.{name}", words)
+
+
+@pytest.fixture
+def listener():
+    with Listener() as listening:
+        yield listening
+
+
+def matched(publisher):
+    wait_for(lambda: publisher.get_subscription_count() > 0, "a subscriber", 20.0)
+
+
+def joint_states(milliseconds, position=0.1, names=("cart_slider", "pole_hinge")):
+    message = JointState(
+        name=list(names), position=[position, 0.2], velocity=[0.3, 0.4], effort=[0.0, 0.0]
+    )
+    message.header.stamp.sec, rest = divmod(milliseconds, 1000)
+    message.header.stamp.nanosec = rest * 1_000_000
+    return message
+
+
+class Diagnosis:
+    """Keeps the last diagnostics of one node."""
+
+    def __init__(self, listener, name):
+        self.values = {}
+        self.text = ""
+        self._name = name
+        listener.node.create_subscription(DiagnosticArray, "diagnostics", self._on, STREAM)
+
+    def _on(self, message):
+        values = read_values(message, self._name)
+        if values:
+            self.values, self.text = values, message.status[0].message
+
+
+def action(tick, force):
+    return named_values(tick * PERIOD, ["cart_force"], [force])
+
+
+# -- state_estimator -----------------------------------------------------------------------
+
+
+def test_the_estimator_drops_what_it_cannot_use_and_says_what(listener, tmp_path):
+    publisher = listener.node.create_publisher(JointState, "joint_states", STREAM)
+    diagnosis = Diagnosis(listener, "state_estimator")
+    with node(tmp_path, "state_estimator") as estimator:
+        matched(publisher)
+        wait_for(lambda: diagnosis.text == "waiting for joint_states", "the waiting line", 10.0)
+        publisher.publish(joint_states(0, math.nan))
+        publisher.publish(joint_states(50, names=("left", "right")))
+        publisher.publish(joint_states(100, 0.5))
+        wait_for(lambda: listener.states, "a state")
+        wait_for(lambda: diagnosis.values.get("rejected_messages") == "2", "the count", 10.0)
+        assert listener.states == {2 * PERIOD: [0.5, 0.3, 0.2, 0.4]}
+        assert "position of joint 'cart_slider' is nan, expected a finite" in estimator.output
+
+
+# -- command_guard -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guard(listener, tmp_path):
+    actions = listener.node.create_publisher(JointState, "action", LATEST)
+    with node(tmp_path, "command_guard", "armed:=true") as process:
+        matched(actions)
+        wait_for(lambda: listener.node.count_publishers("effort_controller/commands"), "the guard")
+        time.sleep(0.3)  # until its publisher knows the listener, too
+        yield process, actions
+
+
+def test_the_guard_clamps_and_goes_safe_when_actions_stop(listener, guard):
+    _, actions = guard
+    actions.publish(action(1, 25.0))
+    wait_for(lambda: listener.commands, "a command")
+    assert listener.commands[0] == [10.0]
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    count = len(listener.commands)
+    wait_for(lambda: len(listener.commands) > count + 3, "its repetition", 5.0)
+    actions.publish(action(2, -3.0))
+    wait_for(lambda: [-3.0] in listener.commands, "the next action", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (action(1, math.nan), "action cart_force = nan is not finite"),
+        (action(1, -math.inf), "action cart_force = -inf is not finite"),
+        (JointState(name=["cart_force"]), "1 names but 0 positions"),
+        (JointState(name=["thrust"], position=[1.0]), "message has no 'cart_force'"),
+    ],
+)
+def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
+    process, actions = guard
+    actions.publish(bad)
+    wait_for(lambda: reason in process.output, "the message", 10.0)
+    time.sleep(0.3)
+    assert listener.commands == []
+
+
+def test_the_guard_stops_and_arms_by_service(listener, guard):
+    _, actions = guard
+    stop = listener.node.create_client(Trigger, "command_guard/stop")
+    arm = listener.node.create_client(Trigger, "command_guard/arm")
+    assert stop.wait_for_service(10.0)
+    actions.publish(action(1, 5.0))
+    wait_for(lambda: [5.0] in listener.commands, "a command")
+    assert stop.call(Trigger.Request()).success
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    actions.publish(action(2, 5.0))
+    time.sleep(0.3)
+    assert listener.commands[-1] == [0.0]
+    assert arm.wait_for_service(10.0)
+    assert arm.call(Trigger.Request()).success
+    actions.publish(action(3, 5.0))
+    wait_for(lambda: listener.commands[-1] == [5.0], "a command after arming", 5.0)
+
+
+def test_a_guard_on_hardware_starts_disarmed(listener, tmp_path):
+    actions = listener.node.create_publisher(JointState, "action", LATEST)
+    with node(tmp_path, "command_guard") as process:
+        matched(actions)
+        actions.publish(action(1, 5.0))
+        wait_for(lambda: "disarmed: call ~/arm" in process.output, "the refusal", 10.0)
+        time.sleep(0.3)
+        assert listener.commands == []
+    time.sleep(0.3)
+    assert listener.commands == []  # it never moved the robot: nothing to take back
+
+
+def test_the_guard_needs_neither_torch_nor_a_planner():
+    import subprocess
+    import sys
+
+    code = "import sys, mbrl_ros.nodes.command_guard; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "rclpy" in loaded
+    assert not {"torch", "mujoco", "matplotlib", "mbrl_ros.planning.planner"} & set(loaded)
+
+
+# -- simulator -----------------------------------------------------------------------------
+
+
+def test_the_simulator_waits_for_each_command_in_lockstep(listener, tmp_path):
+    stamps = []
+    listener.node.create_subscription(
+        JointState,
+        "joint_states",
+        lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec),
+        STREAM,
+    )
+    commands = listener.node.create_publisher(
+        Float64MultiArray, "effort_controller/commands", LATEST
+    )
+    with node(tmp_path, "simulator", "pace:=lockstep") as simulator:
+        matched(commands)
+        wait_for(lambda: stamps, "the first state")
+        for bad in ([math.nan], [], [1.0, 2.0]):
+            commands.publish(Float64MultiArray(data=bad))
+        wait_for(lambda: "dropped: expected 1 finite values" in simulator.output, "the message")
+        assert set(stamps) == {0}
+        for tick in range(1, 4):
+            commands.publish(Float64MultiArray(data=[1.0]))
+            wait_for(lambda tick=tick: stamps[-1] == tick * PERIOD, f"tick {tick}", 5.0)
+
+
+# -- mpc_planner ---------------------------------------------------------------------------
+
+
+def test_the_planner_refuses_bad_models_goals_and_states(listener, tmp_path, cartpole):
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    goals = listener.node.create_publisher(JointState, "goal", LATEST)
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    with node(tmp_path, "mpc_planner", "goal:=[0.2, 0.0]") as planner:
+        for publisher in (models, goals, states):
+            matched(publisher)
+        models.publish(bytes_message(b"not a model"))
+        wait_for(lambda: "model refused, the old one stays" in planner.output, "the refusal")
+        goals.publish(named_values(0, ["cart_position"], [5.0]))
+        wait_for(lambda: "cart_position = 5.0 is outside" in planner.output, "the refusal")
+        states.publish(named_values(0, ["height"], [1.0]))
+        wait_for(lambda: "message has no 'cart_position'" in planner.output, "the refusal")
+        wait_for(lambda: diagnosis.values.get("rejected_models") == "1", "diagnostics", 10.0)
+        assert diagnosis.values["goal"] == "0.2, 0"
+        assert diagnosis.text == "waiting for the learner"
+        goals.publish(named_values(0, ["cart_position"], [-0.4]))
+        wait_for(lambda: diagnosis.values["goal"] == "-0.4, 0", "the good goal", 10.0)
+        model = make_model("gp", cartpole)
+        models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
+        wait_for(lambda: diagnosis.text == "waiting for the first state", "the good model", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "reason"),
+    [
+        ("mpc_planner", ["goal:=[9.0, 0.0]"], "goal cart_position = 9.0 is outside"),
+        ("mpc_planner", ["planner:=magic"], "unknown planner 'magic'; expected one of mppi"),
+        ("mpc_planner", ["samples:=-5"], "parameter 'samples'"),
+        ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of gp"),
+        ("simulator", ["pace:=fast"], "'pace' is 'fast', expected realtime or lockstep"),
+        ("state_estimator", ["robot:=hexapod"], "unknown robot 'hexapod'"),
+        ("command_guard", ["timeout_periods:=0.0"], "parameter 'timeout_periods'"),
+        ("run_monitor", ["report:=/nowhere/run.json"], "there is no folder /nowhere"),
+    ],
+)
+def test_a_node_with_a_bad_parameter_does_not_start(tmp_path, name, parameters, reason):
+    with node(tmp_path, name, *parameters) as process:
+        assert process.wait(30.0) == 2
+        assert reason in process.output
+        assert "Traceback" not in process.output
