@@ -5,16 +5,20 @@
 ros2 launch mbrl_ros mpc.launch.py robot:=cartpole sim:=true
 """
 
+from functools import partial
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -42,21 +46,30 @@ def start(context: LaunchContext) -> list:
         argument.name: LaunchConfiguration(argument.name).perform(context)
         for argument in bringup.ARGUMENTS
     }
-    actions = []
+    actions: list = []
     for process in bringup.processes(values):
-        shutdown = EmitEvent(event=Shutdown(reason=f"{process.executable} has ended"))
         node = make_node(process)
-        if process.on_death is None:
-            on_exit = [shutdown]
-        else:
-            last_word = make_node(process.on_death)
-            on_exit = [
-                last_word,
-                RegisterEventHandler(OnProcessExit(target_action=last_word, on_exit=[shutdown])),
-            ]
-        actions.append(RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit)))
-        actions.append(node)
+        handler = OnProcessExit(target_action=node, on_exit=partial(end_run, process))
+        actions += [RegisterEventHandler(handler), node]
     return actions
+
+
+def end_run(
+    process: bringup.NodeProcess, event: ProcessExited, context: LaunchContext
+) -> list | None:
+    """Return the actions for the end of a process: every node is required."""
+    if context.is_shutdown:
+        return None
+    reason = f"{process.executable} ended with exit status {event.returncode}"
+    shutdown = [
+        LogInfo(msg=f"stopping: {reason}"),
+        EmitEvent(event=Shutdown(reason=reason)),
+    ]
+    if process.on_death is None or event.returncode == 0:
+        return shutdown
+    last_word = make_node(process.on_death)
+    handler = OnProcessExit(target_action=last_word, on_exit=shutdown)
+    return [RegisterEventHandler(handler), last_word]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -49,16 +49,25 @@ def launch(launch_file: str, arguments: Mapping[str, str]) -> int:
 
 
 def _ros_launch(path: Path, arguments: Mapping[str, str]) -> int:
-    from launch import LaunchDescription, LaunchService
-    from launch.actions import IncludeLaunchDescription
+    from launch import LaunchContext, LaunchDescription, LaunchService
+    from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+    from launch.event_handlers import OnProcessExit
+    from launch.events.process import ProcessExited
     from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    failed = False
+
+    def note_failure(event: ProcessExited, context: LaunchContext) -> None:
+        nonlocal failed
+        failed |= event.returncode != 0 and not context.is_shutdown
 
     service = LaunchService()
     include = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(path)), launch_arguments=list(arguments.items())
     )
-    service.include_launch_description(LaunchDescription([include]))
-    return int(service.run())
+    watch = RegisterEventHandler(OnProcessExit(on_exit=note_failure))
+    service.include_launch_description(LaunchDescription([watch, include]))
+    return int(service.run()) or int(failed)
 
 
 class Supervisor:

@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mbrl_ros.robots.spec import RobotSpec
+
+# States and actions kept for the picture: an hour at 20 Hz.
+_KEPT = 72_000
 
 # Keys of the diagnostics that a report quotes, by node.
 _TIMES = {"median": "plan_ms_median", "p99": "plan_ms_p99", "max": "plan_ms_max"}
@@ -28,26 +32,27 @@ class GoalChange:
 
 
 class RunRecord:
-    """Collects one run. Times are seconds of robot time since the first action.
+    """Collects one run. Times are seconds of robot time since the robot first got a command.
 
-    duration: what comes later is left out (infinity: nothing is).
+    duration: what comes later is left out (infinity: nothing is). Of a run without end, the
+    picture shows the last part.
     """
 
     def __init__(self, robot: RobotSpec, goal: Sequence[float], duration: float) -> None:
         self.robot = robot
         self.goal = list(goal)
         self.duration = duration
-        self.started: float | None = None  # stamp of the first action, seconds
+        self.started: float | None = None  # stamp of the first command, seconds
         self.ticks = 0
         self.solved_at: float | None = None
         self.reached_since: float | None = None
         self.goal_changes: list[GoalChange] = []
-        self.times: list[float] = []
-        self.states: list[list[float]] = []
-        self.goals: list[list[float]] = []
-        self.action_times: list[float] = []
-        self.actions: list[list[float]] = []
-        self._last_tick = -math.inf
+        self.times: deque[float] = deque(maxlen=_KEPT)
+        self.states: deque[list[float]] = deque(maxlen=_KEPT)
+        self.goals: deque[list[float]] = deque(maxlen=_KEPT)
+        self.action_times: deque[float] = deque(maxlen=_KEPT)
+        self.actions: deque[list[float]] = deque(maxlen=_KEPT)
+        self._last_action: tuple[float, list[float]] | None = None  # stamp and value
 
     def change_goal(self, goal: Sequence[float]) -> None:
         """Take a new goal (G,) that is in force from now on."""
@@ -64,20 +69,32 @@ class RunRecord:
         """Whether the duration has passed."""
         return bool(self.times) and self.now >= self.duration - 1e-9
 
+    def start(self, stamp: float) -> None:
+        """Take the stamp of a command that was sent, in seconds; the first one starts the run."""
+        if self.started is not None:
+            return
+        self.started = stamp
+        if self._last_action is not None and self._last_action[0] > stamp - self.robot.period:
+            self._count(*self._last_action)  # the action behind that command
+
     def add_action(self, stamp: float, action: Sequence[float]) -> None:
         """Take the action (A,) that answers the state of this stamp, in seconds."""
-        if stamp <= self._last_tick:
+        if self._last_action is not None and stamp <= self._last_action[0]:
             return
-        self._last_tick = stamp
-        if self.started is None:
-            self.started = stamp
-        if stamp - self.started < self.duration - 1e-9:
+        self._last_action = (stamp, list(action))
+        if self.started is not None:
+            self._count(stamp, list(action))
+
+    def _count(self, stamp: float, action: list[float]) -> None:
+        assert self.started is not None
+        time = max(stamp - self.started, 0.0)
+        if time < self.duration - 1e-9:
             self.ticks += 1
-            self.action_times.append(stamp - self.started)
-            self.actions.append(list(action))
+            self.action_times.append(time)
+            self.actions.append(action)
 
     def add_state(self, stamp: float, state: Sequence[float]) -> None:
-        """Take the state (D,) of this stamp, in seconds; before the first action it is ignored."""
+        """Take the state (D,) of this stamp, in seconds; before the start it is ignored."""
         if self.started is None or self.ended:
             return
         time = stamp - self.started
@@ -194,7 +211,7 @@ def draw(record: RunRecord, path: Path) -> None:
     else:
         title = f"never {robot.success.label}"
     panels[0].set_title(f"{robot.name}: starts knowing nothing, {title}", fontsize=10)
-    panels[-1].set_xlabel("robot time since the first action [s]")
+    panels[-1].set_xlabel("robot time since the first command [s]")
     for panel in panels:
         panel.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

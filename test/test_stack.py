@@ -59,7 +59,7 @@ def test_a_cart_pole_that_knows_nothing_swings_itself_up(tmp_path):
         assert (summary["seed"], summary["pace"]) == (3, "lockstep")
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
-        for words in ("moves at random", "planning with what was learned", "up since"):
+        for words in ("the robot moves", "planning with what was learned", "up since"):
             assert words in run.output
         assert "[mpc_planner" in run.output
 

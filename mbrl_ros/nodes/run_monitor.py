@@ -74,6 +74,7 @@ class RunMonitor(ManagedNode):
         self._stall_timeout = values["stall_timeout"]
         self.create_subscription(JointState, "state", self._on_state, STREAM)
         self.create_subscription(JointState, "action", self._on_action, STREAM)
+        self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
         self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, STREAM)
         self.create_subscription(ParameterEvent, "/parameter_events", self._on_parameter, STREAM)
         self._planner_parameters = AsyncParameterClient(self, "mpc_planner")
@@ -88,9 +89,12 @@ class RunMonitor(ManagedNode):
             action = read_named_values(message, self._robot.action_names)
         except ValueError:
             return
-        if self._record.started is None:
-            self._say("first command sent; the robot moves at random")
         self._record.add_action(_seconds(message), action)
+
+    def _on_applied(self, message: JointState) -> None:
+        if self._record.started is None:
+            self._record.start(_seconds(message))
+            self._say("first command sent: the robot moves")
 
     def _on_state(self, message: JointState) -> None:
         try:
@@ -141,6 +145,8 @@ class RunMonitor(ManagedNode):
         phase = self._planner.get("phase", "")
         if phase != self._phase:
             self._phase = phase
+            if phase == "moving at random":
+                self._say("knows nothing: moving at random")
             if phase == "planning":
                 transitions = self._planner.get("model_transitions")
                 self._say(f"planning with what was learned from {transitions} transitions")
