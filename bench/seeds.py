@@ -43,7 +43,7 @@ def main() -> int:
                 print(f"seed {seed}: no report", flush=True)
                 continue
             reports.append(report)
-            misses = report["deadline_misses"] / max(report["ticks"], 1)
+            misses = (report["deadline_misses"] or 0) / max(report["ticks"], 1)
             changes = [change["reached_after_s"] for change in report["goal_changes"]]
             print(
                 f"seed {seed}: solved at {report['solved_at_s']} s, at the end "

@@ -25,16 +25,20 @@ def action(recorder, milliseconds, force):
 
 
 def actions(recorder):
-    return recorder.transitions().actions[:, 0].tolist()
+    return recorder.take().actions[:, 0].tolist()
 
 
 def test_in_lockstep_each_action_fills_its_step(recorder):
     for tick, force in enumerate([1.0, 2.0, 3.0]):
         state(recorder, 50 * tick, 0.1 * tick)
         action(recorder, 50 * tick, force)
-    assert actions(recorder) == [1.0, 2.0]
-    assert recorder.transitions().states[:, 0].tolist() == pytest.approx([0.0, 0.1])
-    assert recorder.transitions().next_states[:, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert recorder.kept == 2
+    taken = recorder.take()
+    assert taken.actions[:, 0].tolist() == [1.0, 2.0]
+    assert taken.states[:, 0].tolist() == pytest.approx([0.0, 0.1])
+    assert taken.next_states[:, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert len(recorder.take()) == 0
+    assert recorder.kept == 2
 
 
 def test_a_late_action_shares_the_step_with_the_one_before(recorder):
@@ -42,7 +46,7 @@ def test_a_late_action_shares_the_step_with_the_one_before(recorder):
     state(recorder, 50)
     action(recorder, 80, 6.0)
     state(recorder, 100)
-    assert len(recorder) == 0  # an action of this step could still come
+    assert recorder.kept == 0  # an action of this step could still come
     assert action(recorder, 125, 0.0) == 1
     assert actions(recorder) == pytest.approx([0.6 * 1.0 + 0.4 * 6.0])
 
@@ -83,7 +87,7 @@ def test_unusable_steps_count_but_are_not_kept(recorder, value):
     for tick in range(4):
         state(recorder, 50 * tick, value if tick == 2 else 0.0)
         action(recorder, 50 * tick, 1.0)
-    assert (recorder.steps, recorder.skipped, len(recorder)) == (3, 2, 1)
+    assert (recorder.steps, recorder.skipped, recorder.kept) == (3, 2, 1)
 
 
 def test_a_missed_tick_is_skipped(recorder):

@@ -156,6 +156,18 @@ def test_gp_refuses_values_that_are_not_finite(features):
         GaussianProcess(features).update(pendulum(30)[:0])
 
 
+def test_memory_is_bounded_and_old_experience_stays(features):
+    """A long time at rest must not push out what was learned in motion."""
+    model, moving = GaussianProcess(features, max_points=60, seed=0), pendulum(60)
+    model.update(moving)
+    zeros = torch.zeros(25, 2, dtype=torch.float64)
+    for _ in range(20):
+        model.update(Transitions(zeros, zeros[:, :1], zeros))
+    assert model.transitions == 60 + 20 * 25
+    assert len(model.snapshot()["inputs"]) == 60
+    assert one_step_error(model, moving) < 0.3
+
+
 def test_unknown_kinds_are_refused(cartpole):
     with pytest.raises(ValueError, match=r"unknown model 'magic'; expected one of .*gp"):
         make_model("magic", cartpole)

@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from sensor_msgs.msg import JointState
 from stack import Listener, alive, launch, wait_for
+from std_srvs.srv import Trigger
 
 from mbrl_ros.bringup import NODES
+from mbrl_ros.ros.qos import STREAM
 
 SAFE = [0.0]
 
@@ -187,3 +190,36 @@ def test_a_parameter_that_cannot_be_used_stops_the_start_by_name(tmp_path):
         assert "expected int in [1, 1000]" in run.output
         assert "stopping: mpc_planner ended with exit status 2" in run.output
         assert not any(alive(pid) for pid in pids.values())
+
+
+def test_hardware_moves_only_once_armed(tmp_path):
+    """A robot of another make: system time, its own rate, a guard that starts disarmed."""
+    with Listener() as listener:
+        publisher = listener.node.create_publisher(JointState, "joint_states", STREAM)
+        arm = listener.node.create_client(Trigger, "command_guard/arm")
+
+        def publish() -> None:
+            message = JointState(
+                name=["other", "pole_hinge", "cart_slider"],
+                position=[7.0, 3.1, 0.2],
+                velocity=[0.0, 0.1, 0.3],
+            )
+            message.header.stamp = listener.node.get_clock().now().to_msg()
+            publisher.publish(message)
+
+        with launch(tmp_path, "sim:=false") as run:
+            wait_for(lambda: "waiting for joint_states" in run.output, "the waiting line")
+            timer = listener.node.create_timer(0.013, publish)
+            wait_for(lambda: len(listener.states) > 40, "states")
+            assert listener.commands == []
+            assert list(listener.states.values())[-1] == [0.2, 0.3, 3.1, 0.1]
+            assert arm.wait_for_service(10.0)
+            assert arm.call(Trigger.Request()).success
+            wait_for(lambda: len(listener.commands) > 40, "commands")
+            assert "simulator" not in run.nodes()
+            timer.cancel()  # the robot falls silent
+            wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+            run.signal(signal.SIGINT)
+            assert run.wait(30.0) == 0
+        assert listener.commands[-1] == SAFE
+        assert "no action in time: going to the safe command" in run.output

@@ -25,18 +25,20 @@ class TransitionRecorder:
     `skipped` were not kept: a tick was missed, a value was not finite, or an end stop touched.
     """
 
-    def __init__(self, robot: RobotSpec, capacity: int = 100_000) -> None:
+    def __init__(self, robot: RobotSpec) -> None:
         self._robot = robot
         self._period = round(robot.period * NANOSECONDS)
         self._states: deque[tuple[int, list[float]]] = deque()
         self._actions: deque[tuple[int, list[float]]] = deque()
-        self._kept: deque[tuple[list[float], list[float], list[float]]] = deque(maxlen=capacity)
+        self._new: list[tuple[list[float], list[float], list[float]]] = []
         self.steps = 0
         self.skipped = 0
         self.last_stamp = 0  # end of the last completed step, nanoseconds
 
-    def __len__(self) -> int:
-        return len(self._kept)
+    @property
+    def kept(self) -> int:
+        """How many transitions there have been."""
+        return self.steps - self.skipped
 
     def add_state(self, stamp: int, state: Sequence[float]) -> int:
         """Take the state (D,) of one tick; return how many steps this completes."""
@@ -54,9 +56,10 @@ class TransitionRecorder:
         self._actions.append((stamp, list(action)))
         return self._complete()
 
-    def transitions(self) -> Transitions:
-        """Return all that is kept, oldest first."""
-        columns = zip(*self._kept, strict=True) if self._kept else ([], [], [])
+    def take(self) -> Transitions:
+        """Return the transitions since the last call, oldest first."""
+        columns = zip(*self._new, strict=True) if self._new else ([], [], [])
+        self._new = []
         dimensions = (len(self._robot.state), len(self._robot.command.dimensions))
         sizes = (dimensions[0], dimensions[1], dimensions[0])
         return Transitions(
@@ -88,7 +91,7 @@ class TransitionRecorder:
             completed += 1
             action = self._in_force(begin, end)
             if self._usable(end - begin, state, action, following):
-                self._kept.append((state, action, following))
+                self._new.append((state, action, following))
             else:
                 self.skipped += 1
         return completed

@@ -33,8 +33,9 @@ class GaussianProcess(DynamicsModel):
     """D independent exact GPs over the same inputs.
 
     max_points: how many transitions condition the prediction; of more, the most informative
-    are kept. fit_points, fit_steps: size of the random subset and number of Adam steps that
-    one `update` spends on the hyper-parameters. seed: of that subset.
+    are used. Twice as many are remembered, chosen alike, so that an update costs the same
+    however long the robot has run. fit_points, fit_steps: size of the random subset and number
+    of Adam steps that one `update` spends on the hyper-parameters. seed: of that subset.
     """
 
     kind = "gp"
@@ -52,6 +53,7 @@ class GaussianProcess(DynamicsModel):
         self.fit_points = fit_points
         self.fit_steps = fit_steps
         self._generator = torch.Generator().manual_seed(seed)
+        self._memory: Transitions | None = None
         outputs, inputs = features.state_dimensions, features.size
         self._log_lengthscale = torch.full((outputs, inputs), _LENGTHSCALE_PRIOR[0]).double()
         self._log_signal = torch.full((outputs,), _SIGNAL_PRIOR[0]).double()
@@ -68,14 +70,19 @@ class GaussianProcess(DynamicsModel):
 
     # -- learning ---------------------------------------------------------------------------
 
-    def update(self, data: Transitions) -> None:
-        """Refit the hyper-parameters (warm start), choose the points, condition on them."""
+    def update(self, new: Transitions) -> None:
+        """Refit the hyper-parameters (warm start), choose the points, condition on them.
+
+        Raises ValueError, leaving the model as it was, if a value is not finite or there are
+        fewer than two transitions in all.
+        """
+        if not new.isfinite():
+            raise ValueError("transitions hold a value that is not finite")
+        data = new if self._memory is None else self._memory + new
         if len(data) < 2:
             raise ValueError(f"a GP needs at least 2 transitions, got {len(data)}")
         inputs = self.features.inputs(data.states, data.actions).double()
         targets = self.features.deltas(data.states, data.next_states).double()
-        if not (inputs.isfinite().all() and targets.isfinite().all()):
-            raise ValueError("transitions hold a value that is not finite")
         self._input_mean, self._input_scale = _normaliser(inputs)
         self._target_mean, self._target_scale = _normaliser(targets)
         inputs = (inputs - self._input_mean) / self._input_scale
@@ -85,9 +92,15 @@ class GaussianProcess(DynamicsModel):
         steps = self.fit_steps if self.transitions else 5 * self.fit_steps
         subset = torch.randperm(len(inputs), generator=self._generator)[: self.fit_points]
         self._fit(inputs[subset], targets[subset], steps)
-        chosen = self._informative(inputs) if len(inputs) > self.max_points else slice(None)
-        self._condition(inputs[chosen], targets[chosen])
-        self.transitions = len(data)
+        if len(data) > 2.5 * self.max_points:
+            remembered = self._informative(inputs, 2 * self.max_points)
+            data, inputs, targets = data[remembered], inputs[remembered], targets[remembered]
+        self._memory = data
+        if len(inputs) > self.max_points:
+            chosen = self._informative(inputs, self.max_points)
+            inputs, targets = inputs[chosen], targets[chosen]
+        self._condition(inputs, targets)
+        self.transitions += len(new)
 
     def _fit(self, inputs: Tensor, targets: Tensor, steps: int) -> None:
         """Maximise log posterior of the hyper-parameters on inputs (n, F), targets (n, D)."""
@@ -118,18 +131,18 @@ class GaussianProcess(DynamicsModel):
             optimiser.step()
         self._log_lengthscale, self._log_signal, self._log_noise = (p.detach() for p in parameters)
 
-    def _informative(self, inputs: Tensor) -> Tensor:
-        """Choose `max_points` of inputs (n, F): greedily the one least explained by the chosen.
+    def _informative(self, inputs: Tensor, keep: int) -> Tensor:
+        """Choose `keep` of inputs (n, F): greedily the one least explained by the chosen.
 
         This is pivoted Cholesky of the kernel, averaged over the outputs; it bounds what the
         left-out points could still have told (Foster et al., JMLR 2009).
         """
         count = len(inputs)
         remaining = torch.ones(count, dtype=inputs.dtype)
-        rows = torch.zeros(self.max_points, count, dtype=inputs.dtype)
-        chosen = torch.zeros(self.max_points, dtype=torch.long)
+        rows = torch.zeros(keep, count, dtype=inputs.dtype)
+        chosen = torch.zeros(keep, dtype=torch.long)
         signal = torch.zeros_like(self._log_signal)
-        for i in range(self.max_points):
+        for i in range(keep):
             pivot = int(remaining.argmax())
             chosen[i] = pivot
             column = _kernel(inputs[pivot : pivot + 1], inputs, self._log_lengthscale, signal)

@@ -30,6 +30,17 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.states)
 
+    def __add__(self, later: Transitions) -> Transitions:
+        return Transitions(
+            torch.cat([self.states, later.states]),
+            torch.cat([self.actions, later.actions]),
+            torch.cat([self.next_states, later.next_states]),
+        )
+
+    def isfinite(self) -> bool:
+        """Whether every value is."""
+        return all(bool(t.isfinite().all()) for t in (self.states, self.actions, self.next_states))
+
     def __getitem__(self, index: slice | Tensor) -> Transitions:
         return Transitions(self.states[index], self.actions[index], self.next_states[index])
 
@@ -48,8 +59,8 @@ class DynamicsModel(ABC):
         self.features = features
 
     @abstractmethod
-    def update(self, data: Transitions) -> None:
-        """Learn from all the experience so far, starting from what is known already."""
+    def update(self, new: Transitions) -> None:
+        """Learn from new experience, starting from what is known already."""
 
     @abstractmethod
     def predict(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ import queue
 import sys
 import threading
 import time
+import traceback
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +47,15 @@ PARAMETERS = (
 )
 
 
+# Updates whose times diagnostics summarise.
+_WINDOW = 10_000
+
+
 @dataclass(frozen=True)
 class _Job:
-    """One update: on which data, and from which ticks on its result and its successor count."""
+    """One update: from what, and from which ticks on its result and its successor count."""
 
-    data: Transitions
+    new: Transitions
     effective_from: int
     next_effective_from: int
 
@@ -73,7 +79,7 @@ class DynamicsLearner(ManagedNode):
         self._rejected = 0
         self._failure = ""
         self._error = float("nan")
-        self._update_ms: list[float] = []
+        self._update_ms: deque[float] = deque(maxlen=_WINDOW)
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._busy = threading.Event()
         self._publisher = self.create_publisher(UInt8MultiArray, "model", LATCHED)
@@ -95,7 +101,7 @@ class DynamicsLearner(ManagedNode):
             self._announced = True
             first = self._first_update - self._update_every
             until_first = round(self._robot.period * NANOSECONDS) * first + 2 * self._interval
-            self._publish(_Job(self._recorder.transitions(), stamp, stamp + until_first))
+            self._publish(stamp, stamp + until_first)
         self._maybe_update()
 
     def _on_action(self, message: JointState) -> None:
@@ -121,29 +127,33 @@ class DynamicsLearner(ManagedNode):
         self._last_update = steps
         self._busy.set()
         effective = self._recorder.last_stamp + self._interval
-        self._jobs.put(_Job(self._recorder.transitions(), effective, effective + self._interval))
+        self._jobs.put(_Job(self._recorder.take(), effective, effective + self._interval))
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            begin = time.perf_counter()
-            try:
-                if self._model.transitions:
-                    new = job.data[-self._update_every :]
-                    self._error = one_step_error(self._model, new)
-                self._model.update(job.data)
-                self._failure = ""
-            except ValueError as error:
-                # The planner keeps the model it has; the next update tries again.
-                self._failure = str(error)
-                self.get_logger().error(f"update failed: {error}")
-            self._update_ms.append(1e3 * (time.perf_counter() - begin))
-            self._publish(job)
-            self._busy.clear()
+        try:
+            while (job := self._jobs.get()) is not None:
+                self._learn(job)
+        except Exception:
+            # A learner that only seems to learn is worse than none.
+            self.fail(f"the update thread has died:\n{traceback.format_exc()}")
 
-    def _publish(self, job: _Job) -> None:
-        info = describe(
-            self._robot, self._model, self._error, job.effective_from, job.next_effective_from
-        )
+    def _learn(self, job: _Job) -> None:
+        begin = time.perf_counter()
+        try:
+            if self._model.transitions and len(job.new):
+                self._error = one_step_error(self._model, job.new)
+            self._model.update(job.new)
+            self._failure = ""
+        except ValueError as error:
+            # The planner keeps the model it has; the next update tries again.
+            self._failure = str(error)
+            self.get_logger().error(f"update failed: {error}")
+        self._update_ms.append(1e3 * (time.perf_counter() - begin))
+        self._publish(job.effective_from, job.next_effective_from)
+        self._busy.clear()
+
+    def _publish(self, effective_from: int, next_effective_from: int) -> None:
+        info = describe(self._robot, self._model, self._error, effective_from, next_effective_from)
         self._publisher.publish(bytes_message(encode(self._model, info)))
 
     def on_shutdown(self) -> None:
@@ -160,7 +170,7 @@ class DynamicsLearner(ManagedNode):
             ERROR if self._failure else OK,
             text,
             {
-                "transitions": len(self._recorder),
+                "transitions": self._recorder.kept,
                 "skipped_steps": self._recorder.skipped,
                 "rejected_messages": self._rejected,
                 "model_transitions": self._model.transitions,

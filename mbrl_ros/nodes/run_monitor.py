@@ -163,8 +163,7 @@ class RunMonitor(ManagedNode):
         if self._settled is not None and time.monotonic() > self._settled:
             self.finished.set()
         if time.monotonic() - self._last_progress > self._stall_timeout:
-            self._say(f"no new state for {self._stall_timeout:g} s: giving up")
-            self.finished.set()
+            self.fail(f"no new state for {self._stall_timeout:g} s: giving up")
 
     def on_shutdown(self) -> None:
         """Print the summary; write the report and the picture."""

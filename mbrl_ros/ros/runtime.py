@@ -22,6 +22,7 @@ from mbrl_ros.launcher import PARENT_VARIABLE
 # How often the main loop looks whether a signal has come, in seconds.
 _SIGNAL_LATENCY = 0.05
 
+FAILED = 1
 BAD_CONFIGURATION = 2
 _PR_SET_PDEATHSIG = 1
 
@@ -32,6 +33,13 @@ class ManagedNode(Node):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.finished = threading.Event()
+        self.exit_status = 0
+
+    def fail(self, reason: str) -> None:
+        """End the process with exit status 1, from any thread."""
+        self.get_logger().fatal(reason)
+        self.exit_status = FAILED
+        self.finished.set()
 
     def on_shutdown(self) -> None:
         """Do what must be done while the node can still publish."""
@@ -42,7 +50,8 @@ def run(factory: Callable[[], ManagedNode]) -> int:
 
     rclpy's own signal handlers would shut the context down first, and the last message could
     not be sent; so the handlers here only set a flag. Returns the exit status of the process:
-    0, or 2 with one message when the node cannot start with its configuration.
+    0, 1 when the node has failed, or 2 with one message when it cannot start with its
+    configuration.
     """
     stop = threading.Event()
 
@@ -52,7 +61,7 @@ def run(factory: Callable[[], ManagedNode]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
     if not _tie_to_parent():
-        return 1
+        return FAILED
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         try:
@@ -72,7 +81,7 @@ def run(factory: Callable[[], ManagedNode]) -> int:
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
-    return 0
+    return node.exit_status
 
 
 def _tie_to_parent() -> bool:
