@@ -11,6 +11,7 @@ from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.model import Transitions, make_model, one_step_error
 from mbrl_ros.dynamics.snapshot import MAX_BYTES, SnapshotError, decode, describe, encode
+from mbrl_ros.dynamics.succession import Succession
 
 STEP = 0.05
 
@@ -258,3 +259,36 @@ def test_snapshots_with_values_that_are_not_finite_are_refused(cartpole, cartpol
     data = encode(spoilt, describe(cartpole, spoilt, 0.1))
     with pytest.raises(SnapshotError, match="'weights' holds a value that is not finite"):
         decode(data, make_model("gp", cartpole), cartpole)
+
+
+# -- succession ----------------------------------------------------------------------------
+
+
+def received(cartpole, effective_from, next_effective_from):
+    model = make_model("gp", cartpole)
+    return describe(cartpole, model, 0.1, effective_from, next_effective_from), model
+
+
+def test_in_lockstep_a_model_counts_from_its_tick_on_and_is_waited_for(cartpole):
+    models = Succession(lockstep=True)
+    assert models.empty
+    assert models.at(0) is None
+    first, second = received(cartpole, 0, 100), received(cartpole, 100, 150)
+    models.add(*first)
+    assert not models.empty
+    assert models.at(0) is first[1]
+    assert models.at(50) is first[1]
+    assert models.at(100) is None  # its successor is due
+    models.add(*second)
+    assert models.at(50) is first[1]  # early
+    assert models.at(100) is second[1]
+    assert models.info is second[0]
+
+
+def test_in_real_time_the_newest_model_counts(cartpole):
+    models = Succession(lockstep=False)
+    for effective_from in (0, 100):
+        newest = received(cartpole, effective_from, effective_from + 10)
+        models.add(*newest)
+    assert models.at(20) is newest[1]
+    assert models.at(999) is newest[1]

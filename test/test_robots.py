@@ -94,3 +94,15 @@ def test_success_error_goes_the_shorter_way_round(cartpole):
 def test_limits(cartpole):
     assert cartpole.within_limits([1.79, 0.0, 9.0, 0.0])
     assert not cartpole.within_limits([1.81, 0.0, 0.0, 0.0])
+
+
+def test_goals_change_by_name(cartpole):
+    assert cartpole.changed_goal([0.1, 0.2], ["pole_angle"], [0.3]) == [0.1, 0.3]
+    for names, values, reason in (
+        (["height"], [1.0], "unknown name 'height'; expected one of cart_position, pole_angle"),
+        (["pole_angle"], [], "1 names with 0 values"),
+        ([], [], "0 names"),
+        (["cart_position"], [5.0], r"cart_position = 5.0 is outside \[-1.2, 1.2\]"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            cartpole.changed_goal([0.0, 0.0], names, values)

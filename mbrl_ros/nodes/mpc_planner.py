@@ -19,7 +19,8 @@ from std_msgs.msg import UInt8MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
-from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
+from mbrl_ros.dynamics.snapshot import SnapshotError, decode
+from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.noise import random_actions
 from mbrl_ros.planning.planner import Plan, PlanningError, Problem, make_planner
@@ -113,10 +114,7 @@ class MpcPlanner(ManagedNode):
         self._exploration_ticks = round(values["exploration_duration"] / robot.period)
         self._declare_goal()
 
-        self._model: DynamicsModel | None = None  # in use; None until the learner is there
-        self._info: SnapshotInfo | None = None  # of the model in use
-        self._received: deque[tuple[SnapshotInfo, DynamicsModel]] = deque()
-        self._newest: SnapshotInfo | None = None  # of the last model received
+        self._models = Succession(self._lockstep)
         self._plan: Plan | None = None
         self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
         self._answered = -1  # stamp of the last state that an action was sent for
@@ -177,24 +175,14 @@ class MpcPlanner(ManagedNode):
                 self.get_logger().info(f"goal: {list(parameter.value)}")
 
     def _on_goal(self, message: JointState) -> None:
-        goal = [float(value) for value in self._goal]
-        problem = None
-        if len(message.name) != len(message.position) or not message.name:
-            problem = f"{len(message.name)} names with {len(message.position)} positions"
-        else:
-            for name, value in zip(message.name, message.position, strict=True):
-                if name in self._robot.goal_names:
-                    goal[self._robot.goal_names.index(name)] = value
-                else:
-                    expected = ", ".join(self._robot.goal_names)
-                    problem = f"unknown name '{name}'; expected {expected}"
-        if problem is None:
-            wished = RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, goal)
-            result = self.set_parameters([wished])[0]
-            problem = None if result.successful else result.reason
-        if problem is not None:
+        try:
+            goal = self._robot.changed_goal(self._goal.tolist(), message.name, message.position)
+        except ValueError as error:
             self._rejected += 1
-            self.get_logger().error(f"goal refused: {problem}", throttle_duration_sec=1.0)
+            self.get_logger().error(f"goal refused: {error}", throttle_duration_sec=1.0)
+            return
+        # By way of the parameter, so that it always shows the goal in force.
+        self.set_parameters([RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, goal)])
 
     # -- model ------------------------------------------------------------------------------
 
@@ -206,21 +194,9 @@ class MpcPlanner(ManagedNode):
             self._rejected_models += 1
             self.get_logger().error(f"model refused, the old one stays: {error}")
             return
-        self._newest = info
-        self._received.append((info, model))
+        self._models.add(info, model)
         if self._waiting is not None:
             self._answer(*self._waiting)
-
-    def _swap_model(self, stamp: int) -> bool:
-        """Take the newest model that may be used at this tick; say whether one is in use."""
-        while self._received and (
-            not self._lockstep or self._received[0][0].effective_from <= stamp
-        ):
-            self._info, self._model = self._received.popleft()
-        if self._model is None or self._newest is None:
-            return False
-        # In lockstep a model that counts from this tick on must be waited for.
-        return not (self._lockstep and self._newest.next_effective_from <= stamp)
 
     # -- control ----------------------------------------------------------------------------
 
@@ -231,6 +207,8 @@ class MpcPlanner(ManagedNode):
             return
         try:
             state = read_named_values(message, self._robot.state_names)
+            if not all(math.isfinite(value) for value in state):
+                raise ValueError(f"{state} holds a value that is not finite")
         except ValueError as error:
             self._rejected += 1
             self.get_logger().error(f"state dropped: {error}", throttle_duration_sec=1.0)
@@ -240,11 +218,12 @@ class MpcPlanner(ManagedNode):
     def _answer(self, stamp: int, state: list[float]) -> None:
         """Send the action of one tick, once the guard and a model are there."""
         self._waiting = (stamp, state)
-        if self._peers.missing() or not self._swap_model(stamp):
+        model = self._models.at(stamp)
+        if model is None or self._peers.missing():
             return
         self._waiting = None
         begin = time.perf_counter()
-        action = self._choose(state)
+        action = self._choose(state, model)
         if action is None:
             return
         self._last_action = named_values(stamp, self._robot.action_names, action)
@@ -255,17 +234,16 @@ class MpcPlanner(ManagedNode):
         self._awaiting_applied = True
         self._publish_plan(stamp)
 
-    def _choose(self, state: list[float]) -> list[float] | None:
+    def _choose(self, state: list[float], model: DynamicsModel) -> list[float] | None:
         """Return the action (A,) for this state, or None to leave the robot to the guard."""
-        assert self._model is not None
         present = torch.tensor(state, dtype=torch.float32)
-        if self._model.transitions == 0 or self._ticks < self._exploration_ticks:
+        if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
             self._stage_cost = float(
                 self._planner.objective.stage_cost(present, action, self._goal)
             )
             return [float(value) for value in action]
-        start, before, fraction = self._delay.start_of_plan(present, self._model)
+        start, before, fraction = self._delay.start_of_plan(present, model)
         problem = Problem(
             state=start,
             goal=self._goal,
@@ -275,7 +253,7 @@ class MpcPlanner(ManagedNode):
             time_budget=self._time_budget,
         )
         try:
-            self._plan = self._planner.plan(problem, self._model, self._plan)
+            self._plan = self._planner.plan(problem, model, self._plan)
             self._failed_in_a_row = 0
             self._discarded += self._plan.discarded
         except PlanningError as error:
@@ -325,7 +303,7 @@ class MpcPlanner(ManagedNode):
 
     def _report(self) -> Report:
         times = sorted(self._plan_ms)
-        if self._newest is None:
+        if self._models.empty:
             text = "waiting for the learner"
         elif self._ticks == 0:
             text = "waiting for the first state"
@@ -351,7 +329,7 @@ class MpcPlanner(ManagedNode):
                 "predicted_cost": self._plan.cost if self._plan else nothing,
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
                 "delay_ms": 1e3 * self._delay.delay,
-                "model_transitions": self._info.transitions if self._info else 0,
+                "model_transitions": self._models.info.transitions if self._models.info else 0,
                 "failed_plans": self._failed,
                 "discarded_trajectories": self._discarded,
                 "rejected_messages": self._rejected,

@@ -277,6 +277,28 @@ class RobotSpec:
                 )
         return None
 
+    def changed_goal(
+        self, goal: Sequence[float], names: Sequence[str], values: Sequence[float]
+    ) -> list[float]:
+        """Return `goal` (G,) with the named values in place of its own.
+
+        Raises ValueError, saying what was expected, for an unknown name or a result that
+        `check_goal` refuses.
+        """
+        if len(names) != len(values) or not names:
+            raise ValueError(
+                f"goal has {len(names)} names with {len(values)} values, "
+                f"expected as many, of {', '.join(self.goal_names)}"
+            )
+        _check_known("goal", names, self.goal_names)
+        changed = list(goal)
+        for name, value in zip(names, values, strict=True):
+            changed[self.goal_names.index(name)] = float(value)
+        problem = self.check_goal(changed)
+        if problem:
+            raise ValueError(problem)
+        return changed
+
     def goal_errors(self, state: Sequence[float], goal: Sequence[float]) -> list[float]:
         """Distances >= 0 of `state` (D,) from `goal` (G,), angles the shorter way round."""
         errors = []
