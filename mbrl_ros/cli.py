@@ -70,6 +70,7 @@ def demo(arguments: ArgumentList = None) -> None:
             values["duration"] = str(_DEMO_SECONDS)
             values.setdefault("second_goal", "[0.6, 0.0]")
         values.setdefault("picture", "demo.png")
+        bringup.processes(values)  # refuses bad arguments before an old report is removed
         with tempfile.TemporaryDirectory(prefix="mbrl-demo-") as folder:
             report = Path(values.setdefault("report", str(Path(folder) / "report.json")))
             report.unlink(missing_ok=True)

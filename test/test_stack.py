@@ -83,6 +83,18 @@ def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
     assert [first.states[stamp] for stamp in stamps] == [second.states[stamp] for stamp in stamps]
 
 
+def test_the_demo_fails_and_says_why_when_the_pole_is_not_up(tmp_path):
+    report = tmp_path / "run.json"
+    arguments = ["pace:=lockstep", "duration:=1.0", f"report:={report}"]
+    done = mbrl("demo", *arguments, f"picture:={tmp_path / 'run.png'}")
+    assert done.returncode == 1
+    assert "the pole is not up at the end: it never was" in done.stderr
+    assert json.loads(report.read_text("utf-8"))["solved_at_s"] is None
+    refused = mbrl("demo", "seed:=-1", f"report:={report}")
+    assert refused.returncode == 2
+    assert report.exists()
+
+
 @pytest.fixture
 def running(tmp_path):
     """Give a stack in real time whose robot is being moved."""
