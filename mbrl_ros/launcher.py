@@ -107,8 +107,12 @@ class Supervisor:
         self._signals += 1
 
     def _say(self, text: str, name: str = "launch") -> None:
-        with self._print_lock:
-            print(f"[{name:<{self._width}}] {text}", flush=True)
+        try:
+            with self._print_lock:
+                print(f"[{name:<{self._width}}] {text}", flush=True)
+        except OSError:
+            # Whoever was watching has gone: a robot is not left running unseen.
+            self._signals = max(self._signals, 1)
 
     def _start(self, node: NodeProcess, folder: Path) -> subprocess.Popen[str]:
         parameters = folder / f"{node.executable}-{len(self._readers)}.yaml"

@@ -36,13 +36,13 @@ def wait_for(condition: Callable[[], object], what: str, patience: float = PATIE
 class Listener:
     """A node that keeps every command and state, spun in a thread of its own."""
 
-    def __init__(self, domain: int | None = None) -> None:
+    def __init__(self, domain: int | None = None, namespace: str = "") -> None:
         self.commands: list[list[float]] = []
         self.states: dict[int, list[float]] = {}
         self.last_command_at = 0.0
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
-        self.node = Node("listener", context=self._context)
+        self.node = Node("listener", context=self._context, namespace=namespace)
         self.node.create_subscription(
             Float64MultiArray, "effort_controller/commands", self._on_command, STREAM
         )

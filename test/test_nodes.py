@@ -58,7 +58,7 @@ class Diagnosis:
         listener.node.create_subscription(DiagnosticArray, "diagnostics", self._on, STREAM)
 
     def _on(self, message):
-        values = read_values(message, self._name)
+        values = read_values(message, f"/{self._name}")
         if values:
             self.values, self.text = values, message.status[0].message
 

@@ -69,7 +69,8 @@ def test_a_cart_pole_that_knows_nothing_swings_itself_up(tmp_path):
 
 def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
     """Two runs side by side, in two domains, slow each other down."""
-    domains = [102 + os.getpid() % 50, 160 + os.getpid() % 50]
+    own = int(os.environ["ROS_DOMAIN_ID"])
+    domains = [1 + (own + step) % 100 for step in (30, 60)]
     arguments = ("pace:=lockstep", "duration:=5.0", "seed:=1")
     with (
         Listener(domains[0]) as first,
@@ -136,27 +137,47 @@ def test_when_the_launcher_is_killed_the_run_ends_with_the_safe_command(running)
     assert ends_safely(run, listener, pids) == -signal.SIGKILL
 
 
-def test_goal_and_status_commands(running):
-    run, _, _ = running
-    done = mbrl("goal", "cart_position:=0.5")
-    assert done.returncode == 0, done.stderr
-    assert "'cart_position': 0.5" in done.stdout
-    assert "'pole_angle': 0.0" in done.stdout
-    for words, reason in (
-        (["cart_position:=5.0"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
-        (["cart_position:=nan"], "goal cart_position = nan is outside"),
-        (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
-        (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
+def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
+    here = ("--namespace", "left")
+    with (
+        Listener(namespace="left") as listener,
+        launch(tmp_path, "seed:=1", "namespace:=left") as run,
     ):
-        refused = mbrl("goal", *words)
-        assert refused.returncode != 0
-        assert reason in refused.stderr
-    status = mbrl("status", "--once")
-    assert status.returncode == 0, status.stderr
-    assert "goal 0.5, 0" in status.stdout
-    for words in ("cart_position", "cost", "transitions, error", "plan", "misses"):
-        assert words in status.stdout
-    assert run.running
+        wait_for(lambda: len(listener.commands) > 10, "commands")
+        done = mbrl("goal", *here, "cart_position:=0.5")
+        assert done.returncode == 0, done.stderr
+        assert "'cart_position': 0.5" in done.stdout
+        assert "'pole_angle': 0.0" in done.stdout
+        for words, reason in (
+            (["cart_position:=5.0"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
+            (["cart_position:=nan"], "goal cart_position = nan is outside"),
+            (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
+            (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
+        ):
+            refused = mbrl("goal", *here, *words)
+            assert refused.returncode != 0
+            assert reason in refused.stderr
+        status = mbrl("status", *here, "--once")
+        assert status.returncode == 0, status.stderr
+        assert "goal 0.5, 0" in status.stdout
+        for words in ("cart_position", "cost", "transitions, error", "plan", "misses"):
+            assert words in status.stdout
+        assert run.running
+        run.signal(signal.SIGINT)
+        assert run.wait(30.0) == 0
+        assert "the goal moves to [0.5, 0.0]" in run.output
+        assert listener.commands[-1] == SAFE
+
+
+def test_nobody_watching_ends_the_run(tmp_path):
+    """As in: mbrl launch mpc.launch.py | head."""
+    command = [sys.executable, "-m", "mbrl_ros.cli", "launch", "mpc.launch.py"]
+    with Listener() as listener:
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        wait_for(lambda: len(listener.commands) > 10, "commands")
+        run.stdout.close()
+        run.wait(60.0)
+        assert listener.commands[-1] == SAFE
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mbrl_ros.robots import load_robot
 from mbrl_ros.ros.conversions import NANOSECONDS, read_named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -64,6 +65,8 @@ class RunMonitor(ManagedNode):
         self._second_goal = list(goal_values["second_goal"])
         self._second_goal_after = values["second_goal_after"] or math.inf
         self._record = RunRecord(robot, list(goal_values["goal"]), values["duration"] or math.inf)
+        self._planner_name = peer_name(self, "mpc_planner")
+        self._learner_name = peer_name(self, "dynamics_learner")
         self._planner: dict[str, str] = {}
         self._learner: dict[str, str] = {}
         self._phase = ""
@@ -140,8 +143,8 @@ class RunMonitor(ManagedNode):
         self._say(line)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._planner = read_values(message, "mpc_planner") or self._planner
-        self._learner = read_values(message, "dynamics_learner") or self._learner
+        self._planner = read_values(message, self._planner_name) or self._planner
+        self._learner = read_values(message, self._learner_name) or self._learner
         phase = self._planner.get("phase", "")
         if phase != self._phase:
             self._phase = phase
@@ -152,7 +155,7 @@ class RunMonitor(ManagedNode):
                 self._say(f"planning with what was learned from {transitions} transitions")
 
     def _on_parameter(self, event: ParameterEvent) -> None:
-        if event.node.split("/")[-1] != "mpc_planner":
+        if event.node != self._planner_name:
             return
         for parameter in event.changed_parameters:
             if parameter.name == "goal":

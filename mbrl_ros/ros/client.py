@@ -21,6 +21,7 @@ from sensor_msgs.msg import JointState
 
 from mbrl_ros.ros.conversions import NANOSECONDS, to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 
 _PATIENCE = 10.0  # seconds for a node to be found and to answer
@@ -87,8 +88,8 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
         state = message
 
     def on_diagnostics(message: DiagnosticArray) -> None:
-        planner.update(read_values(message, "mpc_planner"))
-        learner.update(read_values(message, "dynamics_learner"))
+        planner.update(read_values(message, peer_name(node, "mpc_planner")))
+        learner.update(read_values(message, peer_name(node, "dynamics_learner")))
 
     with _node("mbrl_status", namespace) as node:
         node.create_subscription(JointState, "state", on_state, STREAM)

@@ -50,9 +50,9 @@ def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def read_values(message: DiagnosticArray, node_name: str) -> dict[str, str]:
-    """Return the values that the node of this base name published, empty if it did not."""
+def read_values(message: DiagnosticArray, full_name: str) -> dict[str, str]:
+    """Return the values that the node of this full name published, empty if it did not."""
     for status in message.status:
-        if status.name.split("/")[-1] == node_name:
+        if status.name == full_name.lstrip("/"):
             return {item.key: item.value for item in status.values}
     return {}
