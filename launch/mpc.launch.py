@@ -65,9 +65,10 @@ def end_run(
         LogInfo(msg=f"stopping: {reason}"),
         EmitEvent(event=Shutdown(reason=reason)),
     ]
-    if process.on_death is None or event.returncode == 0:
+    replacement = process.replacement(event.returncode)
+    if replacement is None:
         return shutdown
-    last_word = make_node(process.on_death)
+    last_word = make_node(replacement)
     handler = OnProcessExit(target_action=last_word, on_exit=shutdown)
     return [RegisterEventHandler(handler), last_word]
 

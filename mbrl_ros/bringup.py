@@ -19,6 +19,11 @@ from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
 
+# What the processes and whoever starts them agree on: the exit status of a node that refuses
+# its configuration, and the variable that names the process it must not outlive.
+BAD_CONFIGURATION = 2
+PARENT_VARIABLE = "MBRL_PARENT_PID"
+
 ParameterValue = bool | int | float | str | list[float]
 
 
@@ -42,7 +47,7 @@ class NodeProcess:
 
     executable: its name under `lib/mbrl_ros`, and of its module in `mbrl_ros.nodes`.
     parameters: set after the files. on_death: what must run when this process has died
-    without a chance to end cleanly.
+    without a chance to end cleanly (see `replacement`).
     """
 
     executable: str
@@ -52,6 +57,13 @@ class NodeProcess:
     log_level: str = "info"
     remappings: tuple[tuple[str, str], ...] = (("diagnostics", "/diagnostics"),)
     on_death: NodeProcess | None = field(default=None)
+
+    def replacement(self, exit_status: int) -> NodeProcess | None:
+        """Return what must run after this process has ended so, if anything.
+
+        One that refused its configuration never did anything that would have to be undone.
+        """
+        return None if exit_status in (0, BAD_CONFIGURATION) else self.on_death
 
 
 ARGUMENTS: tuple[Argument, ...] = (

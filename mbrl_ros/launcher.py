@@ -18,10 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from mbrl_ros.bringup import NodeProcess, processes
+from mbrl_ros.bringup import PARENT_VARIABLE, NodeProcess, processes
 from mbrl_ros.resources import share_directory
-
-PARENT_VARIABLE = "MBRL_PARENT_PID"
 
 # Seconds that a process gets to end after SIGTERM, and after SIGKILL.
 _GRACE = 8.0
@@ -172,9 +170,10 @@ class Supervisor:
     def _stop(self, folder: Path) -> None:
         for node in self._graph:
             child = self._children.get(node.executable)
-            died = child is not None and child.poll() not in (None, 0)
-            if node.on_death is not None and died:
-                self._finish([self._start(node.on_death, folder)], _GRACE)
+            status = None if child is None else child.poll()
+            replacement = None if status is None else node.replacement(status)
+            if replacement is not None:
+                self._finish([self._start(replacement, folder)], _GRACE)
         order = [
             self._children[n.executable] for n in self._graph if n.executable in self._children
         ]

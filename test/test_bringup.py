@@ -47,7 +47,10 @@ def test_lockstep_reaches_every_node_that_keeps_to_it():
 
 
 def test_a_dead_guard_is_replaced_by_one_that_only_stops():
-    replacement = by_name(namespace="left")["command_guard"].on_death
+    guard = by_name(namespace="left")["command_guard"]
+    assert guard.replacement(0) is None
+    assert guard.replacement(bringup.BAD_CONFIGURATION) is None
+    replacement = guard.replacement(-9)
     assert replacement is not None
     assert replacement.executable == "command_guard"
     assert replacement.namespace == "left"

@@ -213,16 +213,23 @@ def test_the_arguments_are_listed():
     assert "expected one of mpc.launch.py" in mbrl("launch", "nav.launch.py").stderr
 
 
-def test_a_parameter_that_cannot_be_used_stops_the_start_by_name(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "parameter", "reason"),
+    [
+        ("mpc_planner", "horizon: 0", "expected int in [1, 1000]"),
+        ("command_guard", "timeout_periods: .nan", "expected float in [1.0, 100.0]"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_stops_the_start(tmp_path, name, parameter, reason):
     parameters = tmp_path / "parameters.yaml"
-    parameters.write_text("/**/mpc_planner: {ros__parameters: {horizon: 0}}\n", "utf-8")
-    with launch(tmp_path, f"params_file:={parameters}") as run:
-        pids = run.nodes()
+    parameters.write_text(f"/**/{name}: {{ros__parameters: {{{parameter}}}}}\n", "utf-8")
+    with Listener() as listener, launch(tmp_path, f"params_file:={parameters}") as run:
         assert run.wait() == 1
-        assert "parameter 'horizon'" in run.output
-        assert "expected int in [1, 1000]" in run.output
-        assert "stopping: mpc_planner ended with exit status 2" in run.output
-        assert not any(alive(pid) for pid in pids.values())
+        assert f"parameter '{parameter.partition(':')[0]}'" in run.output
+        assert reason in run.output
+        assert f"stopping: {name} ended with exit status 2" in run.output
+        assert not any(alive(pid) for pid in run.nodes().values())
+        assert listener.commands == []
 
 
 def test_hardware_moves_only_once_armed(tmp_path):

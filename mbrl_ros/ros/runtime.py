@@ -17,13 +17,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from mbrl_ros.launcher import PARENT_VARIABLE
+from mbrl_ros.bringup import BAD_CONFIGURATION, PARENT_VARIABLE
 
 # How often the main loop looks whether a signal has come, in seconds.
 _SIGNAL_LATENCY = 0.05
 
 FAILED = 1
-BAD_CONFIGURATION = 2
 _PR_SET_PDEATHSIG = 1
 
 
