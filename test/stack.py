@@ -23,7 +23,7 @@ from std_msgs.msg import Float64MultiArray
 from mbrl_ros.ros.conversions import to_nanoseconds
 from mbrl_ros.ros.qos import LATEST, STREAM
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
