@@ -77,6 +77,13 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument("model", "gp", "Kind of dynamics model that is learned.", tuple(MODELS.names())),
     Argument("planner", "mppi", "Kind of planner.", tuple(PLANNERS.names())),
+    Argument("model_file", "", "Saved model to start from; empty: none."),
+    Argument(
+        "experience",
+        "",
+        "Directory in which every transition is stored, and from which the learner goes on; "
+        "empty: none.",
+    ),
     Argument("goal", "", "First goal, such as [0.5, 0.0]; empty: as the robot's file says."),
     Argument(
         "pace",
@@ -153,6 +160,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         problem = robot.check_goal(candidate)
         if problem:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
+    if values["model_file"] and not Path(values["model_file"]).is_file():
+        raise ArgumentError(f"model_file:={values['model_file']}: there is no such file")
     if values["second_goal"] and not duration:
         raise ArgumentError("second_goal needs a duration; it comes after three quarters of it")
 
@@ -174,7 +183,13 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "seed": seed,
             "lockstep": lockstep,
         },
-        "dynamics_learner": {"model": values["model"], "seed": seed, "lockstep": lockstep},
+        "dynamics_learner": {
+            "model": values["model"],
+            "seed": seed,
+            "lockstep": lockstep,
+            "model_file": _absolute(values["model_file"]),
+            "experience": _absolute(values["experience"]),
+        },
         "run_monitor": {
             "duration": duration,
             "report": _absolute(values["report"]),

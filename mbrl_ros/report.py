@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mbrl_ros.robots.spec import RobotSpec
 
-# States and actions kept for the picture: an hour at 20 Hz.
+# States and commands kept for the picture: an hour at 20 Hz.
 _KEPT = 72_000
 
 # Keys of the diagnostics that a report quotes, by node.
@@ -47,12 +47,13 @@ class RunRecord:
         self.solved_at: float | None = None
         self.reached_since: float | None = None
         self.goal_changes: list[GoalChange] = []
+        # The first command may arrive after the states that it answers.
+        self._early: deque[tuple[float, list[float]]] = deque(maxlen=5)
         self.times: deque[float] = deque(maxlen=_KEPT)
         self.states: deque[list[float]] = deque(maxlen=_KEPT)
         self.goals: deque[list[float]] = deque(maxlen=_KEPT)
-        self.action_times: deque[float] = deque(maxlen=_KEPT)
-        self.actions: deque[list[float]] = deque(maxlen=_KEPT)
-        self._last_action: tuple[float, list[float]] | None = None  # stamp and value
+        self.command_times: deque[float] = deque(maxlen=_KEPT)
+        self.commands: deque[list[float]] = deque(maxlen=_KEPT)
 
     def change_goal(self, goal: Sequence[float]) -> None:
         """Take a new goal (G,) that is in force from now on."""
@@ -69,37 +70,28 @@ class RunRecord:
         """Whether the duration has passed."""
         return bool(self.times) and self.now >= self.duration - 1e-9
 
-    def start(self, stamp: float) -> None:
-        """Take the stamp of a command that was sent, in seconds; the first one starts the run."""
-        if self.started is not None:
-            return
-        self.started = stamp
-        if self._last_action is not None and self._last_action[0] > stamp - self.robot.period:
-            self._count(*self._last_action)  # the action behind that command
-
-    def add_action(self, stamp: float, action: Sequence[float]) -> None:
-        """Take the action (A,) that answers the state of this stamp, in seconds."""
-        if self._last_action is not None and stamp <= self._last_action[0]:
-            return
-        self._last_action = (stamp, list(action))
-        if self.started is not None:
-            self._count(stamp, list(action))
-
-    def _count(self, stamp: float, action: list[float]) -> None:
-        assert self.started is not None
-        time = max(stamp - self.started, 0.0)
-        if time < self.duration - 1e-9:
-            self.ticks += 1
-            self.action_times.append(time)
-            self.actions.append(action)
+    def add_command(self, stamp: float, command: Sequence[float]) -> None:
+        """Take a command (A,) and when it was sent, in seconds; the first one starts the run."""
+        if self.started is None:
+            self.started = stamp
+            for early in self._early:
+                self.add_state(*early)
+        if stamp - self.started < self.duration - 1e-9:
+            self.command_times.append(stamp - self.started)
+            self.commands.append(list(command))
 
     def add_state(self, stamp: float, state: Sequence[float]) -> None:
-        """Take the state (D,) of this stamp, in seconds; before the start it is ignored."""
-        if self.started is None or self.ended:
+        """Take the state (D,) of this stamp, in seconds; none counts before the first command."""
+        if self.started is None:
+            self._early.append((stamp, list(state)))
+            return
+        if self.ended:
             return
         time = stamp - self.started
         if time < 0.0 or (self.times and time <= self.times[-1]):
             return
+        if time < self.duration - 1e-9:
+            self.ticks += 1
         self.times.append(time)
         self.states.append(list(state))
         self.goals.append(list(self.goal))
@@ -197,8 +189,8 @@ def draw(record: RunRecord, path: Path) -> None:
     for i, dimension in enumerate(robot.command.dimensions):
         panel = panels[len(robot.goal) + i]
         panel.step(
-            record.action_times,
-            [action[i] for action in record.actions],
+            record.command_times,
+            [action[i] for action in record.commands],
             where="post",
             color="tab:orange",
             lw=0.9,

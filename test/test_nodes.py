@@ -4,6 +4,7 @@
 
 import itertools
 import math
+import signal
 import time
 
 import pytest
@@ -11,10 +12,10 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import JointState
 from stack import LATEST, Listener, Process, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from mbrl_ros.dynamics.model import make_model
-from mbrl_ros.dynamics.snapshot import describe, encode
+from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import bytes_message, named_values
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
@@ -203,6 +204,86 @@ def test_the_simulator_waits_for_each_command_in_lockstep(listener, tmp_path):
             wait_for(lambda tick=tick: stamps[-1] == tick * PERIOD, f"tick {tick}", 5.0)
 
 
+# -- dynamics_learner ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def streams(listener):
+    """Return a function that sends the states and applied actions of some ticks."""
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
+    names = ["cart_position", "cart_velocity", "pole_angle", "pole_velocity"]
+
+    def send_ticks(first, count):
+        matched(states)
+        matched(applied)
+        for tick in range(first, first + count):
+            phase = 0.3 * tick
+            state = [0.5 * math.sin(phase), math.cos(phase), 0.2 * phase % 3.0, 0.6]
+            states.publish(named_values(tick * PERIOD, names, state))
+            applied.publish(named_values(tick * PERIOD, ["cart_force"], [math.cos(phase)]))
+            time.sleep(0.01)
+
+    return send_ticks
+
+
+def test_a_killed_learner_goes_on_where_it_was(listener, tmp_path, cartpole, streams):
+    diagnosis = Diagnosis(listener, "dynamics_learner")
+    learner = ("dynamics_learner", f"experience:={tmp_path / 'lived'}")
+    with node(tmp_path, *learner) as process:
+        streams(0, 60)
+        wait_for(lambda: int(diagnosis.values.get("stored", 0)) >= 55, "the count", 20.0)
+        reported = int(diagnosis.values["stored"])
+        assert diagnosis.values["unstored"] == "0"
+        process.signal(signal.SIGKILL)
+        process.wait()
+    diagnosis.values = {}
+    with node(tmp_path, *learner) as process:
+        wait_for(lambda: "stored transitions" in process.output, "what was learned")
+        wait_for(lambda: "stored" in diagnosis.values, "diagnostics")
+        assert int(diagnosis.values["stored"]) >= reported
+        assert int(diagnosis.values["model_transitions"]) >= reported
+
+
+def test_the_learner_saves_pauses_and_resets(listener, tmp_path, cartpole, streams):
+    diagnosis = Diagnosis(listener, "dynamics_learner")
+    clients = {
+        name: listener.node.create_client(kind, f"dynamics_learner/{name}")
+        for name, kind in (("save", Trigger), ("reset", Trigger), ("pause", SetBool))
+    }
+
+    def known():
+        return int(diagnosis.values.get("model_transitions", 0))
+
+    with node(tmp_path, "dynamics_learner"):
+        assert clients["save"].wait_for_service(20.0)
+        refused = clients["save"].call(Trigger.Request())
+        assert not refused.success
+        assert "nothing has been learned yet" in refused.message
+        streams(0, 40)
+        wait_for(lambda: known() >= 20, "an update", 20.0)
+        saved = clients["save"].call(Trigger.Request())
+        assert saved.success
+        assert clients["pause"].call(SetBool.Request(data=True)).success
+        wait_for(lambda: diagnosis.text == "paused", "the pause", 10.0)
+        before = known()
+        streams(40, 30)
+        wait_for(lambda: int(diagnosis.values["transitions"]) >= 65, "the data", 10.0)
+        assert known() == before
+        clients["reset"].call(Trigger.Request())
+        clients["pause"].call(SetBool.Request(data=False))
+        streams(70, 15)
+        wait_for(lambda: 0 < known() <= 60, "a model that has forgotten", 10.0)
+    assert saved.message == str(tmp_path / "model.safetensors")
+    info = decode(
+        (tmp_path / "model.safetensors").read_bytes(), make_model("gp", cartpole), cartpole
+    )
+    assert info.transitions >= 20
+    with node(tmp_path, "dynamics_learner", f"model_file:={saved.message}") as process:
+        line = f"starting from {saved.message}: {info.transitions} transitions"
+        wait_for(lambda: line in process.output, "the start from the file")
+
+
 # -- mpc_planner ---------------------------------------------------------------------------
 
 
@@ -237,6 +318,8 @@ def test_the_planner_refuses_bad_models_goals_and_states(listener, tmp_path, car
         ("mpc_planner", ["planner:=magic"], "unknown planner 'magic'; expected one of mppi"),
         ("mpc_planner", ["samples:=-5"], "parameter 'samples'"),
         ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of gp"),
+        ("dynamics_learner", ["model_file:=/nowhere"], "'model_file': /nowhere: "),
+        ("dynamics_learner", ["experience:=/dev/null"], "/dev/null"),
         ("simulator", ["pace:=fast"], "'pace' is 'fast', expected realtime or lockstep"),
         ("state_estimator", ["robot:=hexapod"], "unknown robot 'hexapod'"),
         ("command_guard", ["timeout_periods:=0.0"], "parameter 'timeout_periods'"),

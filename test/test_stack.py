@@ -192,6 +192,7 @@ def test_nobody_watching_ends_the_run(tmp_path):
         (["goal:=[0.5]"], "goal has 1 values, expected 2"),
         (["goal:=[5.0, 0.0]"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
         (["goal:=left"], "goal:=left: expected numbers in brackets"),
+        (["model_file:=missing"], "model_file:=missing: there is no such file"),
         (["seed:=-1"], "seed:=-1: expected a whole number"),
         (["duration:=long"], "duration:=long: expected seconds"),
         (["sim:=false", "pace:=lockstep"], "pace:=lockstep needs sim:=true"),

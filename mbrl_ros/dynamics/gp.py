@@ -26,6 +26,15 @@ _SIGNAL_PRIOR = (0.0, 1.0)
 _NOISE_PRIOR = (math.log(0.01), 1.5)
 _NOISE_FLOOR = 1e-4  # variance; keeps the factor well conditioned and float32 safe
 _SCALE_FLOOR = 1e-6  # a constant dimension is not blown up
+# Tensors of a snapshot that grow with the data: along which axis, and as long as which other.
+_COUNTED = {
+    "inputs": (0, "inputs"),
+    "targets": (0, "inputs"),
+    "weights": (1, "inputs"),
+    "memory_states": (0, "memory_states"),
+    "memory_actions": (0, "memory_states"),
+    "memory_next_states": (0, "memory_states"),
+}
 _JITTERS = (0.0, 1e-6, 1e-4, 1e-2)
 
 
@@ -53,8 +62,12 @@ class GaussianProcess(DynamicsModel):
         self.fit_points = fit_points
         self.fit_steps = fit_steps
         self._generator = torch.Generator().manual_seed(seed)
-        self._memory: Transitions | None = None
         outputs, inputs = features.state_dimensions, features.size
+        self._memory = Transitions(
+            torch.zeros(0, outputs).double(),
+            torch.zeros(0, features.action_dimensions).double(),
+            torch.zeros(0, outputs).double(),
+        )
         self._log_lengthscale = torch.full((outputs, inputs), _LENGTHSCALE_PRIOR[0]).double()
         self._log_signal = torch.full((outputs,), _SIGNAL_PRIOR[0]).double()
         self._log_noise = torch.full((outputs,), _NOISE_PRIOR[0]).double()
@@ -78,7 +91,7 @@ class GaussianProcess(DynamicsModel):
         """
         if not new.isfinite():
             raise ValueError("transitions hold a value that is not finite")
-        data = new if self._memory is None else self._memory + new
+        data = self._memory + new
         if len(data) < 2:
             raise ValueError(f"a GP needs at least 2 transitions, got {len(data)}")
         inputs = self.features.inputs(data.states, data.actions).double()
@@ -241,7 +254,7 @@ class GaussianProcess(DynamicsModel):
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Return the data, the hyper-parameters and the normalisation; the factor is remade."""
+        """Return all but the factor, which is remade: predictions and learning go on alike."""
         return {
             "inputs": self._inputs,
             "targets": self._targets,
@@ -253,33 +266,37 @@ class GaussianProcess(DynamicsModel):
             "input_scale": self._input_scale,
             "target_mean": self._target_mean,
             "target_scale": self._target_scale,
+            "memory_states": self._memory.states,
+            "memory_actions": self._memory.actions,
+            "memory_next_states": self._memory.next_states,
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a snapshot of the same dimensions; finite float64 throughout."""
-        expected = self.snapshot()
-        if set(tensors) != set(expected):
-            raise ValueError(f"holds {sorted(tensors)}, expected {sorted(expected)}")
-        points = tensors["inputs"].shape[0] if tensors["inputs"].ndim else 0
-        for name, own in expected.items():
-            found = tensors[name]
-            shape = tuple(own.shape)
-            if name in ("inputs", "targets"):
-                shape = (points, *shape[1:])
-            elif name == "weights":
-                shape = (*shape[:1], points)
-            if tuple(found.shape) != shape or found.dtype != torch.float64:
+        own = self.snapshot()
+        if set(tensors) != set(own):
+            raise ValueError(f"holds {sorted(tensors)}, expected {sorted(own)}")
+        for name, found in tensors.items():
+            shape = list(own[name].shape)
+            # How many points there are is the snapshot's choice, alike in all that share it.
+            counted = _COUNTED.get(name)
+            if counted is not None:
+                axis, same_as = counted
+                shape[axis] = len(tensors[same_as]) if tensors[same_as].ndim else -1
+            if list(found.shape) != shape or found.dtype != torch.float64:
                 raise ValueError(
                     f"'{name}' is {found.dtype} {list(found.shape)}, "
-                    f"expected torch.float64 {list(shape)}"
+                    f"expected torch.float64 {shape}"
                 )
             if not found.isfinite().all():
                 raise ValueError(f"'{name}' holds a value that is not finite")
-        for name in ("input_scale", "target_scale"):
-            if not (tensors[name] > 0.0).all():
+            if name in ("input_scale", "target_scale") and not (found > 0.0).all():
                 raise ValueError(f"'{name}' holds a value that is not positive")
-        for name in expected:
-            setattr(self, f"_{name}", tensors[name].clone())
+        memory = (tensors[f"memory_{part}"] for part in ("states", "actions", "next_states"))
+        self._memory = Transitions(*(part.clone() for part in memory))
+        for name in own:
+            if not name.startswith("memory_"):
+                setattr(self, f"_{name}", tensors[name].clone())
         self._factor = None
         self._buffers = None
 

@@ -11,14 +11,18 @@ import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
+from math import nan
+from pathlib import Path
 
 import torch
 from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
+from std_srvs.srv import SetBool, Trigger
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
+from mbrl_ros.dynamics.experience import Experience, ExperienceError
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model, one_step_error
-from mbrl_ros.dynamics.snapshot import describe, encode
+from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
 from mbrl_ros.robots import load_robot
 from mbrl_ros.ros.conversions import (
     NANOSECONDS,
@@ -44,9 +48,18 @@ PARAMETERS = (
         "as soon as the update before is done.",
     ),
     Parameter("threads", 1, "Threads of one update.", 1, 64),
+    Parameter(
+        "experience",
+        "",
+        "Directory in which every transition is stored, and from which the learner goes on; "
+        "empty: none.",
+    ),
+    Parameter("model_file", "", "Saved model to start from; empty: none."),
 )
 
 
+# Stored transitions that a start learns from.
+_LOADED = 20_000
 # Updates whose times diagnostics summarise.
 _WINDOW = 10_000
 
@@ -68,18 +81,27 @@ class DynamicsLearner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = load_robot(values["robot"])
-        self._model: DynamicsModel = make_model(values["model"], self._robot, values["seed"])
+        self._seed = values["seed"]
+        self._model: DynamicsModel = make_model(values["model"], self._robot, self._seed)
         self._first_update = values["first_update"]
         self._update_every = values["update_every"]
         self._lockstep = values["lockstep"]
         self._interval = round(self._robot.period * NANOSECONDS) * self._update_every
         self._recorder = TransitionRecorder(self._robot)
+        self._pending = self._recorder.take()  # stored, not yet learned from
+        self._stored = 0
+        self._unstored = 0
+        self._snapshot = b""  # the last one published
+        self._paused = threading.Event()
+        self._reset = threading.Event()
         self._last_update = 0  # steps at the last update
         self._announced = False
         self._rejected = 0
         self._failure = ""
-        self._error = float("nan")
+        self._error = nan
         self._update_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._experience = self._open_experience(values["experience"])
+        self._learn_from_past(values["model_file"])
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._busy = threading.Event()
         self._publisher = self.create_publisher(UInt8MultiArray, "model", LATCHED)
@@ -87,9 +109,34 @@ class DynamicsLearner(ManagedNode):
             JointState, "applied_action", self._on_action, STREAM
         )
         self.create_subscription(JointState, "state", self._on_state, STREAM)
+        self.create_service(Trigger, "~/save", self._on_save)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
         self._diagnostics = Diagnostics(self, self._robot.name, self._report)
         self._worker = threading.Thread(target=self._work, name="updates", daemon=True)
         self._worker.start()
+
+    # -- what is known already --------------------------------------------------------------
+
+    def _open_experience(self, directory: str) -> Experience | None:
+        self._save_folder = Path(directory or ".").absolute()
+        return Experience(self._save_folder, self._robot) if directory else None
+
+    def _learn_from_past(self, model_file: str) -> None:
+        if model_file:
+            try:
+                info = decode(Path(model_file).read_bytes(), self._model, self._robot)
+            except (OSError, SnapshotError) as error:
+                raise ValueError(f"parameter 'model_file': {model_file}: {error}") from None
+            self.get_logger().info(f"starting from {model_file}: {info.transitions} transitions")
+        if self._experience is not None:
+            past = self._experience.load(newest=_LOADED)
+            self._stored = len(self._experience)
+            if len(past) >= self._first_update:
+                self._model.update(past)
+                self.get_logger().info(f"learned from {len(past)} stored transitions")
+
+    # -- data -------------------------------------------------------------------------------
 
     def _on_state(self, message: JointState) -> None:
         stamp, state = to_nanoseconds(message.header.stamp), self._read(message, "state")
@@ -97,7 +144,7 @@ class DynamicsLearner(ManagedNode):
             return
         self._recorder.add_state(stamp, state)
         if not self._announced and self._action_subscription.get_publisher_count() > 0:
-            # From here on no step can be lost. This model, which knows nothing, says so.
+            # From here on no step can be lost. A model that knows nothing says so, too.
             self._announced = True
             first = self._first_update - self._update_every
             until_first = round(self._robot.period * NANOSECONDS) * first + 2 * self._interval
@@ -119,7 +166,24 @@ class DynamicsLearner(ManagedNode):
             self.get_logger().error(f"{what} dropped: {error}", throttle_duration_sec=1.0)
             return None
 
+    def _store_new(self) -> None:
+        new = self._recorder.take()
+        if len(new) == 0:
+            return
+        self._pending += new
+        if self._experience is None:
+            return
+        try:
+            self._experience.append(new)
+            self._stored += len(new)
+        except ExperienceError as error:
+            self._unstored += len(new)
+            self.get_logger().error(
+                f"{error}; {self._unstored} transitions not stored", throttle_duration_sec=5.0
+            )
+
     def _maybe_update(self) -> None:
+        self._store_new()
         steps = self._recorder.steps
         due = max(self._first_update, self._last_update + self._update_every)
         if steps < due or (self._busy.is_set() and not self._lockstep):
@@ -127,7 +191,12 @@ class DynamicsLearner(ManagedNode):
         self._last_update = steps
         self._busy.set()
         effective = self._recorder.last_stamp + self._interval
-        self._jobs.put(_Job(self._recorder.take(), effective, effective + self._interval))
+        new, nothing = self._pending, self._pending[:0]
+        if self._paused.is_set():
+            new = nothing
+        else:
+            self._pending = nothing
+        self._jobs.put(_Job(new, effective, effective + self._interval))
 
     def _work(self) -> None:
         try:
@@ -139,10 +208,14 @@ class DynamicsLearner(ManagedNode):
 
     def _learn(self, job: _Job) -> None:
         begin = time.perf_counter()
+        if self._reset.is_set():
+            self._reset.clear()
+            self._model, self._error = make_model(self._model.kind, self._robot, self._seed), nan
         try:
             if self._model.transitions and len(job.new):
                 self._error = one_step_error(self._model, job.new)
-            self._model.update(job.new)
+            if len(job.new):
+                self._model.update(job.new)
             self._failure = ""
         except ValueError as error:
             # The planner keeps the model it has; the next update tries again.
@@ -154,23 +227,63 @@ class DynamicsLearner(ManagedNode):
 
     def _publish(self, effective_from: int, next_effective_from: int) -> None:
         info = describe(self._robot, self._model, self._error, effective_from, next_effective_from)
-        self._publisher.publish(bytes_message(encode(self._model, info)))
+        self._snapshot = encode(self._model, info)
+        self._publisher.publish(bytes_message(self._snapshot))
+
+    # -- services ---------------------------------------------------------------------------
+
+    def _on_save(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        path = self._save_folder / "model.safetensors"
+        try:
+            if not self._snapshot:
+                raise OSError("nothing has been learned yet")
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(self._snapshot)
+            temporary.replace(path)
+            response.success, response.message = True, str(path)
+        except OSError as error:
+            response.success, response.message = False, f"{path}: {error}"
+        return response
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._reset.set()
+        response.success = True
+        response.message = "the next update starts from nothing; stored experience stays"
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self._paused.set()
+            response.message = "paused: the model stays as it is, experience is kept"
+        else:
+            self._paused.clear()
+            response.message = "learning goes on"
+        response.success = True
+        return response
 
     def on_shutdown(self) -> None:
         """Let the update under way end."""
         self._jobs.put(None)
         self._worker.join(timeout=2.0)
         self._diagnostics.publish()
+        if self._experience is not None:
+            self._experience.close()
 
     def _report(self) -> Report:
         update_ms = sorted(self._update_ms)
         median = update_ms[len(update_ms) // 2] if update_ms else float("nan")
         text = self._failure or ("learning" if update_ms else "waiting for transitions")
+        if self._paused.is_set():
+            text = "paused"
+        if self._unstored:
+            text = f"{self._unstored} transitions could not be stored"
         return (
-            ERROR if self._failure else OK,
+            ERROR if self._failure or self._unstored else OK,
             text,
             {
                 "transitions": self._recorder.kept,
+                "stored": self._stored,
+                "unstored": self._unstored,
                 "skipped_steps": self._recorder.skipped,
                 "rejected_messages": self._rejected,
                 "model_transitions": self._model.transitions,

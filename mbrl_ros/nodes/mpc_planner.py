@@ -69,7 +69,12 @@ PARAMETERS = (
         1e-6,
         0.999999,
     ),
-    Parameter("exploration_duration", 1.0, "Seconds of random actions at the start.", 0.0),
+    Parameter(
+        "exploration_duration",
+        1.0,
+        "Seconds of random actions at the start, when nothing is known.",
+        0.0,
+    ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
 )
 
@@ -237,6 +242,8 @@ class MpcPlanner(ManagedNode):
     def _choose(self, state: list[float], model: DynamicsModel) -> list[float] | None:
         """Return the action (A,) for this state, or None to leave the robot to the guard."""
         present = torch.tensor(state, dtype=torch.float32)
+        if self._ticks == 0 and model.transitions:
+            self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
             self._stage_cost = float(

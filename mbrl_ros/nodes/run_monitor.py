@@ -40,7 +40,7 @@ _LINE_EVERY = 5.0  # robot seconds between two lines of the story
 
 
 class RunMonitor(ManagedNode):
-    """Follows state, action and diagnostics; publishes nothing."""
+    """Follows states, commands and diagnostics; publishes nothing."""
 
     def __init__(self) -> None:
         super().__init__("run_monitor")
@@ -76,7 +76,6 @@ class RunMonitor(ManagedNode):
         self._last_progress = time.monotonic()
         self._stall_timeout = values["stall_timeout"]
         self.create_subscription(JointState, "state", self._on_state, STREAM)
-        self.create_subscription(JointState, "action", self._on_action, STREAM)
         self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
         self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, STREAM)
         self.create_subscription(ParameterEvent, "/parameter_events", self._on_parameter, STREAM)
@@ -87,17 +86,14 @@ class RunMonitor(ManagedNode):
     def _say(self, text: str) -> None:
         print(f"t ={self._record.now:6.2f} s  {text}", flush=True)
 
-    def _on_action(self, message: JointState) -> None:
+    def _on_applied(self, message: JointState) -> None:
         try:
-            action = read_named_values(message, self._robot.action_names)
+            command = read_named_values(message, self._robot.action_names)
         except ValueError:
             return
-        self._record.add_action(_seconds(message), action)
-
-    def _on_applied(self, message: JointState) -> None:
         if self._record.started is None:
-            self._record.start(_seconds(message))
             self._say("first command sent: the robot moves")
+        self._record.add_command(_seconds(message), command)
 
     def _on_state(self, message: JointState) -> None:
         try:
