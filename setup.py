@@ -56,7 +56,6 @@ setup(
         "numpy",
         "pydantic>=2",
         "pyyaml",
-        "rich",
         "safetensors",
         "torch",
         "typer",

@@ -46,7 +46,8 @@ def start(context: LaunchContext) -> list:
         argument.name: LaunchConfiguration(argument.name).perform(context)
         for argument in bringup.ARGUMENTS
     }
-    actions: list = []
+    variables = bringup.environment(values)
+    actions: list = [SetEnvironmentVariable(name, value) for name, value in variables.items()]
     for process in bringup.processes(values):
         node = make_node(process)
         handler = OnProcessExit(target_action=node, on_exit=partial(end_run, process))

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,7 @@ from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
 # its configuration, and the variable that names the process it must not outlive.
 BAD_CONFIGURATION = 2
 PARENT_VARIABLE = "MBRL_PARENT_PID"
+DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 ParameterValue = bool | int | float | str | list[float]
 
@@ -116,6 +120,18 @@ NODES = (
 )
 
 
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that a run needs beyond those already set.
+
+    A simulation has the robot's own topic names: unless told otherwise it stays on this
+    machine, so that it cannot drive a real robot on the network.
+    """
+    simulated = _complete(given)["sim"] == "true"
+    if simulated and DISCOVERY_VARIABLE not in os.environ:
+        return {DISCOVERY_VARIABLE: "LOCALHOST"}
+    return {}
+
+
 def parse_arguments(given: list[str]) -> dict[str, str]:
     """Turn `name:=value` words into launch arguments.
 
@@ -162,6 +178,12 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
     if values["model_file"] and not Path(values["model_file"]).is_file():
         raise ArgumentError(f"model_file:={values['model_file']}: there is no such file")
+    for name in ("report", "picture"):
+        _check_output(name, values[name])
+    if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", values["namespace"]):
+        raise ArgumentError(
+            f"namespace:={values['namespace']}: expected letters, digits, _ and / such as left/arm"
+        )
     if values["second_goal"] and not duration:
         raise ArgumentError("second_goal needs a duration; it comes after three quarters of it")
 
@@ -173,9 +195,13 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         "seed": seed
     }
     own: dict[str, dict[str, ParameterValue]] = {
-        "simulator": {"pace": values["pace"]},
+        "simulator": {"pace": values["pace"], "duration": duration},
         "state_estimator": {},
-        "command_guard": {"armed": simulated, "lockstep": lockstep},
+        "command_guard": {
+            "armed": simulated,
+            "lockstep": lockstep,
+            "commanded_file": _commanded_file(values["namespace"]),
+        },
         "mpc_planner": {
             "model": values["model"],
             "planner": values["planner"],
@@ -270,6 +296,19 @@ def _second_goal(values: Mapping[str, str], goal: list[float]) -> list[float]:
     return _goal("second_goal", values["second_goal"], goal)
 
 
+def _commanded_file(namespace: str) -> str:
+    """Return a path of this run's own: the launching process and the namespace name it."""
+    name = f"mbrl_ros-{os.getpid()}-{namespace.strip('/').replace('/', '-')}.commanded"
+    return str(Path(tempfile.gettempdir()) / name)
+
+
+def _check_output(name: str, text: str) -> None:
+    path = Path(text).absolute()
+    if text and (path.is_dir() or not path.parent.is_dir()):
+        problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ArgumentError(f"{name}:={text}: {problem}; expected the path of a file")
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).absolute()) if path else ""
 
@@ -282,4 +321,11 @@ def _parameter_file(text: str) -> Path:
         raise ArgumentError(f"params_file:={text}: cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise ArgumentError(f"params_file:={text}: expected node names that map to parameters")
+    for key in data:
+        name = str(key).rpartition("/")[2]
+        if name not in (*NODES, "*", "**"):
+            raise ArgumentError(
+                f"params_file:={text}: unknown node '{key}'; expected one of {', '.join(NODES)}, "
+                "with or without namespace, or /**"
+            )
     return path.absolute()

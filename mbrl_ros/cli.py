@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +60,8 @@ def launch(
 def demo(arguments: ArgumentList = None) -> None:
     """Run the cart-pole from nothing to upright, and say whether it is up at the end.
 
-    Alone it lasts a minute, moves the goal once and writes demo.png; launch arguments replace
-    any of that.
+    Alone it lasts a minute, moves the goal once and writes demo.png and demo.json; launch
+    arguments replace any of that.
     """
     try:
         values = bringup.parse_arguments(arguments or [])
@@ -70,14 +69,15 @@ def demo(arguments: ArgumentList = None) -> None:
             values["duration"] = str(_DEMO_SECONDS)
             values.setdefault("second_goal", "[0.6, 0.0]")
         values.setdefault("picture", "demo.png")
+        report = Path(values.setdefault("report", "demo.json"))
         bringup.processes(values)  # refuses bad arguments before an old report is removed
-        with tempfile.TemporaryDirectory(prefix="mbrl-demo-") as folder:
-            report = Path(values.setdefault("report", str(Path(folder) / "report.json")))
-            report.unlink(missing_ok=True)
-            status = launcher.launch("mpc.launch.py", values)
-            summary = json.loads(report.read_text("utf-8")) if report.is_file() else None
+        if float(values["duration"]) == 0.0:
+            raise bringup.ArgumentError("a demo needs an end: duration:=60.0, for example")
+        report.unlink(missing_ok=True)
+        status = launcher.launch("mpc.launch.py", values)
     except bringup.ArgumentError as error:
         raise _fail(str(error)) from None
+    summary = json.loads(report.read_text("utf-8")) if report.is_file() else None
     if status:
         raise _fail("the run did not end by itself; see above", status)
     if summary is None:
@@ -110,6 +110,31 @@ def goal(
             raise _fail(f"'{word}' is not a goal; expected name:=number")
     try:
         print(f"goal: {set_goal(changes, namespace)}")
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
+
+
+@app.command()
+def arm(
+    namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+) -> None:
+    """Let commands through to the robot, as after a start on hardware."""
+    _call("command_guard", "arm", namespace)
+
+
+@app.command()
+def stop(
+    namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+) -> None:
+    """Go to the safe command and stay there until armed again."""
+    _call("command_guard", "stop", namespace)
+
+
+def _call(node: str, service: str, namespace: str) -> None:
+    from mbrl_ros.ros.client import CommandError, trigger
+
+    try:
+        print(trigger(node, service, namespace))
     except CommandError as error:
         raise _fail(str(error), 1) from None
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from mbrl_ros.bringup import PARENT_VARIABLE, NodeProcess, processes
+from mbrl_ros.bringup import PARENT_VARIABLE, NodeProcess, environment, processes
 from mbrl_ros.resources import share_directory
 
 # Seconds that a process gets to end after SIGTERM, and after SIGKILL.
@@ -41,6 +41,7 @@ def launch(launch_file: str, arguments: Mapping[str, str]) -> int:
     Raises bringup.ArgumentError before anything is started.
     """
     graph = processes(arguments)
+    os.environ.update(environment(arguments))
     if importlib.util.find_spec("launch_ros") is not None:
         return _ros_launch(share_directory() / "launch" / launch_file, arguments)
     return Supervisor(graph).run()
@@ -196,9 +197,9 @@ class Supervisor:
             self._finish(children, patience)
 
     def _finish(self, children: list[subprocess.Popen[str]], patience: float) -> None:
-        """Wait until all have ended; a second Ctrl-C ends the wait."""
+        """Wait until all have ended; another Ctrl-C changes nothing, the wait is bounded."""
         deadline = time.monotonic() + patience
-        while time.monotonic() < deadline and self._signals < 2:
+        while time.monotonic() < deadline:
             if all(child.poll() is not None for child in children):
                 return
             time.sleep(_POLL)

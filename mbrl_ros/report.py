@@ -136,6 +136,8 @@ class RunRecord:
 
     def tell(self, summary: Mapping[str, object]) -> list[str]:
         """Return the summary as lines for people."""
+        if self.started is None:
+            return [f"{self.robot.name}: the robot was never commanded"]
         label, plan_ms = self.robot.success.label, summary["plan_ms"]
         assert isinstance(plan_ms, dict)
         solved = summary["solved_at_s"]

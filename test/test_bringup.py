@@ -104,6 +104,35 @@ def test_values_may_hold_the_separator():
     assert parse_arguments(["robot:=a:=b"]) == {"robot": "a:=b"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"report": "/nowhere/run.json"}, "there is no folder /nowhere"),
+        ({"picture": "/tmp"}, "picture:=/tmp: is a folder"),
+        ({"namespace": "a b"}, "namespace:=a b: expected letters"),
+        ({"namespace": "/left/1arm"}, "expected letters"),
+    ],
+)
+def test_arguments_that_would_fail_later_are_refused_now(arguments, reason):
+    with pytest.raises(ArgumentError, match=reason):
+        processes(arguments)
+
+
+def test_a_misspelt_node_in_a_parameter_file_is_refused(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("/**/mpc_planer: {ros__parameters: {samples: 100}}\n", "utf-8")
+    with pytest.raises(ArgumentError, match=r"unknown node '/\*\*/mpc_planer'; expected one of"):
+        processes({"params_file": str(own)})
+
+
+def test_a_simulation_stays_on_this_machine_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv(bringup.DISCOVERY_VARIABLE, raising=False)
+    assert bringup.environment({}) == {bringup.DISCOVERY_VARIABLE: "LOCALHOST"}
+    assert bringup.environment({"sim": "false"}) == {}
+    monkeypatch.setenv(bringup.DISCOVERY_VARIABLE, "SUBNET")
+    assert bringup.environment({}) == {}
+
+
 def test_second_goal_needs_an_end():
     with pytest.raises(ArgumentError, match="second_goal needs a duration"):
         processes({"second_goal": "[0.5, 0.0]"})

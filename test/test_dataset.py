@@ -106,3 +106,15 @@ def test_time_going_backwards_keeps_what_is_complete(recorder):
     state(recorder, 50)
     action(recorder, 50, 2.0)
     assert actions(recorder) == [1.0, 1.0, 2.0]
+
+
+def test_one_stream_without_the_other_takes_no_memory(recorder):
+    """As when a guard on hardware stays disarmed for hours."""
+    for tick in range(5000):
+        state(recorder, 50 * tick)
+    for tick in range(5000, 5010):
+        state(recorder, 50 * tick)
+        action(recorder, 50 * tick, 1.0)
+    assert recorder.steps == 9
+    assert actions(recorder) == [1.0] * 9
+    assert len(recorder._states) + len(recorder._actions) < 2500

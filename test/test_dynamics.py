@@ -169,6 +169,26 @@ def test_memory_is_bounded_and_old_experience_stays(features):
     assert one_step_error(model, moving) < 0.3
 
 
+def test_an_update_that_fails_leaves_the_model_as_it_was(features, monkeypatch):
+    model = GaussianProcess(features, seed=0)
+    model.update(pendulum(60))
+    before, states = model.snapshot(), torch.ones(3, 2)
+    predicted = model.predict(states, states[:, :1])
+
+    def fail(_covariance):
+        raise ValueError("not positive definite")
+
+    monkeypatch.setattr("mbrl_ros.dynamics.gp._cholesky", fail)
+    with pytest.raises(ValueError, match="not positive definite"):
+        model.update(pendulum(30, seed=5))
+    monkeypatch.undo()
+    after = model.snapshot()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.transitions == 60
+    for mine, theirs in zip(model.predict(states, states[:, :1]), predicted, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_unknown_kinds_are_refused(cartpole):
     with pytest.raises(ValueError, match=r"unknown model 'magic'; expected one of .*gp"):
         make_model("magic", cartpole)

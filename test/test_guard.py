@@ -54,6 +54,12 @@ def test_refused_actions_do_not_keep_the_guard_quiet(guard):
     assert guard.watch(0.13) == [0.0]
 
 
+def test_a_clock_that_goes_back_does_not_put_the_time_out_off(guard):
+    guard.accept([5.0], 1000.0)
+    assert guard.watch(1.0) is None
+    assert guard.watch(1.2) == [0.0]
+
+
 def test_stop_latches(guard):
     guard.accept([5.0], 0.0)
     guard.stop()

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single nodes as processes: what they do with good and bad messages."""
 
-import itertools
 import math
 import signal
 import time
@@ -64,8 +63,9 @@ class Diagnosis:
             self.values, self.text = values, message.status[0].message
 
 
-def action(tick, force):
-    return named_values(tick * PERIOD, ["cart_force"], [force])
+def action(force, age=0.0):
+    """Return an action that answers a state of `age` seconds ago."""
+    return named_values(time.time_ns() - int(age * 1e9), ["cart_force"], [force])
 
 
 # -- state_estimator -----------------------------------------------------------------------
@@ -97,14 +97,11 @@ def guard(listener, tmp_path):
         yield process, actions
 
 
-TICKS = itertools.count(1)
-
-
 def send(listener, actions, force, expected):
     """Send an action at about the control rate until the expected command comes."""
 
     def came():
-        actions.publish(action(next(TICKS), force))
+        actions.publish(action(force))
         time.sleep(0.03)
         return listener.commands and listener.commands[-1] == expected
 
@@ -124,18 +121,36 @@ def test_the_guard_clamps_and_goes_safe_when_actions_stop(listener, guard):
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (action(1, math.nan), "action cart_force = nan is not finite"),
-        (action(1, -math.inf), "action cart_force = -inf is not finite"),
+        (JointState(name=["cart_force"], position=[math.nan]), "cart_force = nan is not finite"),
+        (JointState(name=["cart_force"], position=[math.inf]), "cart_force = inf is not finite"),
         (JointState(name=["cart_force"]), "1 names but 0 positions"),
         (JointState(name=["thrust"], position=[1.0]), "message has no 'cart_force'"),
     ],
 )
 def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
     process, actions = guard
-    actions.publish(bad)
-    wait_for(lambda: reason in process.output, "the message", 10.0)
+
+    def refused():
+        bad.header.stamp = action(0.0).header.stamp
+        actions.publish(bad)
+        time.sleep(0.03)
+        return reason in process.output
+
+    wait_for(refused, "the message", 20.0)
     time.sleep(0.3)
     assert listener.commands == []
+
+
+def test_the_guard_lets_no_late_action_through(listener, guard):
+    process, actions = guard
+    actions.publish(action(5.0, age=0.5))
+    wait_for(lambda: "it answers a state of" in process.output, "the message", 10.0)
+    time.sleep(0.3)
+    assert listener.commands == []
+    send(listener, actions, 5.0, [5.0])
+    actions.publish(action(7.0, age=0.05))  # overtaken by newer ones
+    time.sleep(0.3)
+    assert [7.0] not in listener.commands
 
 
 def test_the_guard_stops_and_arms_by_service(listener, guard):
@@ -146,7 +161,7 @@ def test_the_guard_stops_and_arms_by_service(listener, guard):
     send(listener, actions, 5.0, [5.0])
     assert stop.call(Trigger.Request()).success
     wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
-    actions.publish(action(10_000, 5.0))
+    actions.publish(action(5.0))
     time.sleep(0.3)
     assert listener.commands[-1] == [0.0]
     assert arm.wait_for_service(10.0)
@@ -158,7 +173,7 @@ def test_a_guard_on_hardware_starts_disarmed(listener, tmp_path):
     actions = listener.node.create_publisher(JointState, "action", LATEST)
     with node(tmp_path, "command_guard") as process:
         matched(actions)
-        actions.publish(action(1, 5.0))
+        actions.publish(action(5.0))
         wait_for(lambda: "disarmed: call ~/arm" in process.output, "the refusal", 10.0)
         time.sleep(0.3)
         assert listener.commands == []

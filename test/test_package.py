@@ -22,7 +22,6 @@ PYTHON_KEYS = {
     "mujoco": None,
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",
-    "rich": "python3-rich",
     "safetensors": None,
     "torch": None,
     "typer": "python3-typer",

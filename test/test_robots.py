@@ -41,6 +41,7 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"cost__goal": {"cart_position": -1.0}}, r"cost\.goal\.cart_position"),
         ({"cost__effort": {"torque": 1.0}}, r"cost\.effort: unknown name 'torque'.*cart_force"),
         ({"success__tolerance": math.nan}, r"success\.tolerance"),
+        ({"command__topic": "effort commands"}, r"command\.topic.*found 'effort commands'"),
         ({"name": "Cart Pole"}, r"name.*found 'Cart Pole'"),
     ],
 )

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from sensor_msgs.msg import JointState
 from stack import Listener, alive, launch, wait_for
-from std_srvs.srv import Trigger
 
 from mbrl_ros.bringup import NODES
 from mbrl_ros.ros.qos import STREAM
@@ -121,6 +121,15 @@ def test_an_interrupted_run_ends_with_the_safe_command(running, number):
     assert "sent the safe command" in run.output
     assert "Traceback" not in run.output
     assert "at the end: not up" in run.output
+
+
+def test_an_impatient_second_interrupt_does_not_skip_the_safe_command(running):
+    run, listener, pids = running
+    for _ in range(3):
+        run.signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert ends_safely(run, listener, pids) == 0
+    assert "sent the safe command" in run.output
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -237,7 +246,6 @@ def test_hardware_moves_only_once_armed(tmp_path):
     """A robot of another make: system time, its own rate, a guard that starts disarmed."""
     with Listener() as listener:
         publisher = listener.node.create_publisher(JointState, "joint_states", STREAM)
-        arm = listener.node.create_client(Trigger, "command_guard/arm")
 
         def publish() -> None:
             message = JointState(
@@ -254,8 +262,8 @@ def test_hardware_moves_only_once_armed(tmp_path):
             wait_for(lambda: len(listener.states) > 40, "states")
             assert listener.commands == []
             assert list(listener.states.values())[-1] == [0.2, 0.3, 3.1, 0.1]
-            assert arm.wait_for_service(10.0)
-            assert arm.call(Trigger.Request()).success
+            armed = mbrl("arm")
+            assert armed.returncode == 0, armed.stderr
             wait_for(lambda: len(listener.commands) > 40, "commands")
             assert "simulator" not in run.nodes()
             timer.cancel()  # the robot falls silent
@@ -264,3 +272,13 @@ def test_hardware_moves_only_once_armed(tmp_path):
             assert run.wait(30.0) == 0
         assert listener.commands[-1] == SAFE
         assert "no action in time: going to the safe command" in run.output
+
+
+def test_a_guard_that_never_commanded_is_not_replaced(tmp_path):
+    """On hardware, disarmed: its death must not be the first thing that moves the robot."""
+    with Listener() as listener, launch(tmp_path, "sim:=false") as run:
+        wait_for(lambda: "disarmed" in run.output, "the guard")
+        os.kill(run.nodes()["command_guard"], signal.SIGKILL)
+        assert run.wait(60.0) == 1
+        assert "the robot was never commanded: nothing to take back" in run.output
+        assert listener.commands == []

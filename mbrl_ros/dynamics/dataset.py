@@ -14,6 +14,7 @@ from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.robots.spec import RobotSpec
 
 NANOSECONDS = 1_000_000_000
+_WAITING = 1000  # states and actions that wait for their counterpart
 
 
 class TransitionRecorder:
@@ -28,8 +29,9 @@ class TransitionRecorder:
     def __init__(self, robot: RobotSpec) -> None:
         self._robot = robot
         self._period = round(robot.period * NANOSECONDS)
-        self._states: deque[tuple[int, list[float]]] = deque()
-        self._actions: deque[tuple[int, list[float]]] = deque()
+        # Bounded, because one stream may go on for ever without the other.
+        self._states: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
+        self._actions: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
         self._new: list[tuple[list[float], list[float], list[float]]] = []
         self.steps = 0
         self.skipped = 0

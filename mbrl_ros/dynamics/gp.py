@@ -91,6 +91,14 @@ class GaussianProcess(DynamicsModel):
         """
         if not new.isfinite():
             raise ValueError("transitions hold a value that is not finite")
+        before, remembered_before = dict(vars(self)), self._memory
+        try:
+            self._update(new)
+        except Exception:
+            vars(self).update(before, _memory=remembered_before)
+            raise
+
+    def _update(self, new: Transitions) -> None:
         data = self._memory + new
         if len(data) < 2:
             raise ValueError(f"a GP needs at least 2 transitions, got {len(data)}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
@@ -45,12 +46,22 @@ PARAMETERS = (
         False,
         "Send the safe command for two seconds and end: for when a guard has died.",
     ),
+    Parameter(
+        "commanded_file",
+        "",
+        "File that exists from the first command on until a clean end; a replacement does "
+        "nothing without it. Empty: none.",
+    ),
 )
 
 # How long the last command may take to be acknowledged, in seconds.
 _LAST_COMMAND_TIMEOUT = 1.0
-# How long the safe command is repeated in place of a guard that has died, in seconds.
+# For how long the safe command is repeated in place of a guard that has died, and how long its
+# replacement waits for somebody to listen, in seconds.
 _TAKE_OVER_SECONDS = 2.0
+_DISCOVERY_SECONDS = 4.0
+# A stamp this much older than the last one is a new time, not an old action, in nanoseconds.
+_RESTART = NANOSECONDS
 
 
 class CommandGuardNode(ManagedNode):
@@ -61,8 +72,8 @@ class CommandGuardNode(ManagedNode):
         values = declare(self, PARAMETERS)
         robot = load_robot(values["robot"])
         self._action_names = robot.action_names
-        timeout = float(values["timeout_periods"]) * robot.period
-        self._guard = CommandGuard(robot, timeout, bool(values["armed"]))
+        self._timeout = float(values["timeout_periods"]) * robot.period
+        self._guard = CommandGuard(robot, self._timeout, bool(values["armed"]))
         self._commands = self.create_publisher(Float64MultiArray, robot.command.topic, LATEST)
         self._applied = self.create_publisher(JointState, "applied_action", STREAM)
         # In lockstep every node must see every tick, the first one too.
@@ -78,10 +89,12 @@ class CommandGuardNode(ManagedNode):
         self._fine_clock = FineClock(self, interpolate=not values["lockstep"])
         self._last_stamp = -1
         self._ever_sent = False
+        self._commanded_file = Path(values["commanded_file"]) if values["commanded_file"] else None
         if values["safe_command_only"]:
-            self._ever_sent = True
-            self._repeat_safe_command()
+            self._take_over()
             return
+        if self._commanded_file is not None:
+            self._commanded_file.unlink(missing_ok=True)
         self.create_subscription(JointState, "action", self._on_action, LATEST)
         self.create_service(Trigger, "~/arm", self._on_arm)
         self.create_service(Trigger, "~/stop", self._on_stop)
@@ -92,12 +105,22 @@ class CommandGuardNode(ManagedNode):
         clock_type = ClockType.ROS_TIME if simulated else ClockType.STEADY_TIME
         self._watch_clock = self.get_clock() if simulated else Clock(clock_type=clock_type)
         self.create_timer(robot.period / 2.0, self._on_watch, clock=self._watch_clock)
+        self.create_timer(
+            2.0, self._look_for_rivals, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         self._diagnostics = Diagnostics(self, robot.name, self._report)
         self.get_logger().info(self._guard.status.value)
 
     def _on_action(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
-        if stamp == self._last_stamp or self._peers.missing():
+        if stamp <= self._last_stamp < stamp + _RESTART:
+            return  # a repetition, or overtaken by a newer one
+        if self._peers.missing():
+            return
+        age = (self.get_clock().now().nanoseconds - stamp) / NANOSECONDS
+        if age > self._timeout:
+            self._guard.rejected += 1
+            self._refuse(f"it answers a state of {age:.2f} s ago, by the clock of this machine")
             return
         try:
             action = read_named_values(message, self._action_names)
@@ -105,10 +128,13 @@ class CommandGuardNode(ManagedNode):
             self._guard.rejected += 1
             self._refuse(str(error))
             return
+        before = self._guard.status
         command = self._guard.accept(action, self._watch_time(stamp))
         if isinstance(command, str):
             self._refuse(command)
             return
+        if before is GuardStatus.TIMEOUT:
+            self.get_logger().info("actions come again: passing them on")
         self._last_stamp = stamp
         self._send(command, stamp)
 
@@ -121,6 +147,8 @@ class CommandGuardNode(ManagedNode):
             self._send(command, 0)
 
     def _send(self, command: list[float], answered: int) -> None:
+        if not self._ever_sent and self._commanded_file is not None:
+            self._commanded_file.touch()
         self._ever_sent = True
         self._commands.publish(command_message(command))
         # In lockstep the action may overtake the clock message of its own tick.
@@ -152,16 +180,41 @@ class CommandGuardNode(ManagedNode):
         self.get_logger().warning(self._guard.status.value)
         return response
 
-    def _repeat_safe_command(self) -> None:
-        """Send it again and again: this node is new, and the robot may only now hear of it."""
-        until = time.monotonic() + _TAKE_OVER_SECONDS
+    def _take_over(self) -> None:
+        """Send the safe command in place of a guard that has died, if that one ever sent any.
+
+        Again and again: this node is new, and the robot may only now hear of it.
+        """
+        if self._commanded_file is not None and not self._commanded_file.exists():
+            self.get_logger().info("the robot was never commanded: nothing to take back")
+            self.finished.set()
+            return
+        self._ever_sent = True
+        begin = time.monotonic()
+        heard: float | None = None
 
         def repeat() -> None:
+            nonlocal heard
+            now = time.monotonic()
+            if heard is None and self._commands.get_subscription_count() > 0:
+                heard = now
             self._commands.publish(command_message(self._guard.release()))
-            if time.monotonic() > until:
+            if now - (begin + _DISCOVERY_SECONDS if heard is None else heard) > _TAKE_OVER_SECONDS:
+                if heard is None:
+                    self.get_logger().error("nobody listened to the safe command")
                 self.finished.set()
 
         self.create_timer(0.02, repeat, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _look_for_rivals(self) -> None:
+        for topic in ("action", self._commands.topic_name):
+            count = self.count_publishers(topic)
+            if count > 1:
+                self.get_logger().error(
+                    f"{count} publishers on {topic}: another stack runs here, or one died less "
+                    "than 20 s ago; use another ROS_DOMAIN_ID or namespace",
+                    throttle_duration_sec=10.0,
+                )
 
     def on_shutdown(self) -> None:
         """Send the safe command and see it delivered, if any command was ever sent."""
@@ -169,6 +222,8 @@ class CommandGuardNode(ManagedNode):
             return
         self._commands.publish(command_message(self._guard.release()))
         self._commands.wait_for_all_acked(Duration(seconds=_LAST_COMMAND_TIMEOUT))
+        if self._commanded_file is not None:
+            self._commanded_file.unlink(missing_ok=True)
         self.get_logger().info("sent the safe command; end")
 
     def _report(self) -> Report:

@@ -32,7 +32,7 @@ from mbrl_ros.ros.conversions import (
 )
 from mbrl_ros.ros.diagnostics import ERROR, OK, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
-from mbrl_ros.ros.qos import LATCHED, STREAM
+from mbrl_ros.ros.qos import LATCHED, RECORDING
 from mbrl_ros.ros.runtime import ManagedNode, run
 
 PARAMETERS = (
@@ -106,9 +106,9 @@ class DynamicsLearner(ManagedNode):
         self._busy = threading.Event()
         self._publisher = self.create_publisher(UInt8MultiArray, "model", LATCHED)
         self._action_subscription = self.create_subscription(
-            JointState, "applied_action", self._on_action, STREAM
+            JointState, "applied_action", self._on_action, RECORDING
         )
-        self.create_subscription(JointState, "state", self._on_state, STREAM)
+        self.create_subscription(JointState, "state", self._on_state, RECORDING)
         self.create_service(Trigger, "~/save", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)

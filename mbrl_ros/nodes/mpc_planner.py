@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import math
 import sys
 import time
@@ -286,6 +287,9 @@ class MpcPlanner(ManagedNode):
     def _on_applied(self, message: JointState) -> None:
         if self._awaiting_applied:
             self._awaiting_applied = False
+            if not self._lockstep:  # there, when this arrives depends on the machine
+                with contextlib.suppress(ValueError):
+                    self._delay.applied(read_named_values(message, self._robot.action_names))
             delay = to_nanoseconds(message.header.stamp) - self._answered
             self._delay.observe(delay / NANOSECONDS)
 

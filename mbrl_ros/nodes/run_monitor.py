@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterEvent
+from rcl_interfaces.srv import SetParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
 from mbrl_ros.report import RunRecord, draw
@@ -23,8 +26,8 @@ from mbrl_ros.ros.conversions import NANOSECONDS, read_named_values, to_nanoseco
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
 from mbrl_ros.ros.peers import peer_name
-from mbrl_ros.ros.qos import STREAM
-from mbrl_ros.ros.runtime import ManagedNode, run
+from mbrl_ros.ros.qos import RECORDING
+from mbrl_ros.ros.runtime import FAILED, ManagedNode, run
 
 PARAMETERS = (
     ROBOT,
@@ -75,10 +78,12 @@ class RunMonitor(ManagedNode):
         self._settled: float | None = None  # wall time at which the last numbers must be in
         self._last_progress = time.monotonic()
         self._stall_timeout = values["stall_timeout"]
-        self.create_subscription(JointState, "state", self._on_state, STREAM)
-        self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
-        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, STREAM)
-        self.create_subscription(ParameterEvent, "/parameter_events", self._on_parameter, STREAM)
+        self.create_subscription(JointState, "state", self._on_state, RECORDING)
+        self.create_subscription(JointState, "applied_action", self._on_applied, RECORDING)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, RECORDING)
+        self.create_subscription(
+            ParameterEvent, "/parameter_events", self._on_parameter, RECORDING
+        )
         self._planner_parameters = AsyncParameterClient(self, "mpc_planner")
         self.create_timer(0.2, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._say("waiting for the robot")
@@ -119,10 +124,15 @@ class RunMonitor(ManagedNode):
         if record.now >= self._second_goal_after:
             self._second_goal_after = math.inf
             goal = RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, self._second_goal)
-            self._planner_parameters.set_parameters([goal])
+            self._planner_parameters.set_parameters([goal], self._on_goal_set)
         if record.ended:
             # Diagnostics come once a second: wait for those that cover the whole run.
             self._settled = time.monotonic() + 1.5
+
+    def _on_goal_set(self, future: Future[SetParameters.Response]) -> None:
+        response = future.result()
+        if response is None or not response.results[0].successful:
+            self.get_logger().error(f"the second goal was not set: {response}")
 
     def _tell_progress(self, state: list[float]) -> None:
         values = "  ".join(
@@ -167,15 +177,21 @@ class RunMonitor(ManagedNode):
     def on_shutdown(self) -> None:
         """Print the summary; write the report and the picture."""
         summary = self._settings | self._record.summary(self._planner, self._learner)
-        for line in self._record.tell(summary):
-            print(line, flush=True)
-        if self._report_path:
-            text = json.dumps(summary, indent=2) + "\n"
-            Path(self._report_path).write_text(text, encoding="utf-8")
-            print(f"wrote {self._report_path}", flush=True)
-        if self._picture and self._record.times:
-            draw(self._record, Path(self._picture))
-            print(f"wrote {self._picture}", flush=True)
+        lines = self._record.tell(summary)
+        # The files first: nobody may be there to read what is printed.
+        try:
+            if self._report_path:
+                text = json.dumps(summary, indent=2) + "\n"
+                Path(self._report_path).write_text(text, encoding="utf-8")
+                lines.append(f"wrote {self._report_path}")
+            if self._picture and self._record.times:
+                draw(self._record, Path(self._picture))
+                lines.append(f"wrote {self._picture}")
+        except OSError as error:
+            lines.append(f"cannot write: {error}")
+            self.exit_status = FAILED
+        with contextlib.suppress(OSError):
+            print("\n".join(lines), flush=True)
 
 
 def _seconds(message: JointState) -> float:

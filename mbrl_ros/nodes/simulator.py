@@ -32,6 +32,7 @@ PARAMETERS = (
         "the command that answers it.",
     ),
     Parameter("realtime_factor", 1.0, "Robot seconds per wall second.", 0.01, 100.0),
+    Parameter("duration", 0.0, "Robot seconds after which the plant stands still; 0: never.", 0.0),
     Parameter("sensor_rate", 100.0, "Sensor messages a robot second (realtime).", 1.0, 1000.0),
 )
 
@@ -58,7 +59,10 @@ class Simulator(ManagedNode):
         self._factor = float(values["realtime_factor"])
         self._time = 0  # nanoseconds of robot time
         self._step = round(self._plant.time_step * NANOSECONDS)
-        self._control_steps = round(self._robot.period / self._plant.time_step)
+        self._control_steps = self._steps_of(self._robot.period, "control_rate")
+        # On a tick, so that the state of the end is estimated too.
+        ticks = math.ceil(values["duration"] / self._robot.period - 1e-9)
+        self._end = ticks * self._control_steps * self._step or None
         self._action = list(self._robot.safe_action)
         self._started = False
         self._rejected = 0
@@ -75,7 +79,12 @@ class Simulator(ManagedNode):
         if self._lockstep:
             self.create_timer(_REPEAT, self._repeat, clock=steady)
         else:
-            self._sensor_steps = max(1, round(self._sensor_period / self._plant.time_step))
+            self._sensor_steps = self._steps_of(self._sensor_period, "sensor_rate")
+            if self._sensor_period > self._robot.period:
+                raise ValueError(
+                    f"parameter 'sensor_rate' is {values['sensor_rate']} Hz, expected at least "
+                    f"the robot's control_rate, {self._robot.control_rate} Hz"
+                )
             self._origin = 0.0  # wall time at which the robot time was zero
             self._next_sensor = self._sensor_steps * self._step
             self.create_timer(self._sensor_period / self._factor, self._on_timer, clock=steady)
@@ -95,6 +104,8 @@ class Simulator(ManagedNode):
                 throttle_duration_sec=1.0,
             )
             return
+        if self._over():
+            return
         if self._lockstep:
             self._started = True
             self._action = values
@@ -109,7 +120,7 @@ class Simulator(ManagedNode):
             self._action = values
 
     def _on_timer(self) -> None:
-        if not self._started:
+        if not self._started or self._over():
             self._repeat()
             return
         self._catch_up()
@@ -129,12 +140,24 @@ class Simulator(ManagedNode):
             behind = _MAX_LAG
         target = self._time + int(behind * NANOSECONDS)
         while True:
-            moment = min(target, self._next_sensor)
+            moment = min(target, self._next_sensor, self._end or target)
             self._advance((moment - self._time) // self._step)
             if self._time < self._next_sensor:
                 return
             self._publish()
             self._next_sensor += self._sensor_steps * self._step
+
+    def _steps_of(self, seconds: float, rate: str) -> int:
+        steps = round(seconds / self._plant.time_step)
+        if steps < 1 or abs(steps * self._plant.time_step - seconds) > 1e-9:
+            raise ValueError(
+                f"{rate} {1.0 / seconds:g} Hz does not fit the plant's time step of "
+                f"{self._plant.time_step} s; expected a period that is a multiple of it"
+            )
+        return steps
+
+    def _over(self) -> bool:
+        return self._end is not None and self._time >= self._end
 
     def _advance(self, steps: int) -> None:
         if steps == 0:

@@ -40,6 +40,10 @@ class DelayCompensation:
         """Note the action (A,) of one tick."""
         self._sent.append(list(action))
 
+    def applied(self, action: Sequence[float]) -> None:
+        """Note what was really sent in place of the newest action (A,)."""
+        self._sent[-1] = list(action)
+
     def observe(self, delay: float) -> None:
         """Note how long after its state a command took effect, in seconds."""
         delay = min(max(delay, 0.0), _MAX_PERIODS * self._period)

@@ -59,6 +59,9 @@ class CommandGuard:
 
         Call this at least once a control period.
         """
+        if self._last_action is not None:
+            # A clock that went back must not put the time-out off.
+            self._last_action = min(self._last_action, now)
         if self.status is GuardStatus.ACTIVE:
             if self._last_action is not None and now - self._last_action <= self._timeout:
                 return None
@@ -89,7 +92,7 @@ class CommandGuard:
             if dimension.slew is not None:
                 # Before the first command the robot is taken to be at its safe one.
                 since, previous = self._sent or (now - self._period, self._safe)
-                reach = dimension.slew * max(now - since, 0.0)
+                reach = dimension.slew * max(now - since, 0.0)  # none if the clock went back
                 value = min(max(value, previous[i] - reach), previous[i] + reach)
             command.append(value)
         self._sent = (now, command)

@@ -18,6 +18,7 @@ from mbrl_ros.resources import config_directory
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Bounds = tuple[float, float]
+Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 
@@ -109,7 +110,7 @@ class ActionDimension:
 class Command:
     """The robot's command topic; values are sent in the order of `dimensions`."""
 
-    topic: str
+    topic: Topic
     type: Literal["std_msgs/msg/Float64MultiArray"]
     dimensions: Annotated[tuple[ActionDimension, ...], Field(min_length=1)]
 
@@ -192,7 +193,7 @@ class RobotSpec:
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     control_rate: Annotated[float, Field(gt=0.0, le=1000.0)]
-    sensors: Annotated[dict[str, Sensor], Field(min_length=1)]
+    sensors: Annotated[dict[Topic, Sensor], Field(min_length=1)]
     state: Annotated[tuple[StateDimension, ...], Field(min_length=1)]
     command: Command
     goal: Annotated[tuple[GoalDimension, ...], Field(min_length=1)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,14 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from mbrl_ros.ros.conversions import NANOSECONDS, to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
@@ -25,6 +28,8 @@ from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 
 _PATIENCE = 10.0  # seconds for a node to be found and to answer
+_SILENCE = 2.0  # seconds without a state after which a line says so
+_IS_IT_RUNNING = "is the stack running, in this ROS_DOMAIN_ID and namespace?"
 
 
 class CommandError(RuntimeError):
@@ -33,7 +38,7 @@ class CommandError(RuntimeError):
 
 @contextmanager
 def _node(name: str, namespace: str) -> Iterator[Node]:
-    rclpy.init()
+    rclpy.init(args=[])  # this command's own words are no ROS arguments
     node = Node(name, namespace=namespace)
     try:
         yield node
@@ -45,8 +50,25 @@ def _node(name: str, namespace: str) -> Iterator[Node]:
 def _answer(node: Node, future: Future[Any]) -> Any:
     rclpy.spin_until_future_complete(node, future, timeout_sec=_PATIENCE)
     if not future.done():
-        raise CommandError(f"mpc_planner did not answer within {_PATIENCE:g} s")
+        raise CommandError(f"no answer within {_PATIENCE:g} s")
     return future.result()
+
+
+def trigger(node_name: str, service: str, namespace: str = "") -> str:
+    """Call a Trigger service of a node of the stack; return what it says.
+
+    Raises CommandError when it is not found or refuses.
+    """
+    with _node(f"mbrl_{service}", namespace) as node:
+        client: Client[Trigger.Request, Trigger.Response] = node.create_client(
+            Trigger, f"{node_name}/{service}"
+        )
+        if not client.wait_for_service(timeout_sec=_PATIENCE):
+            raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
+        response = _answer(node, client.call_async(Trigger.Request()))
+        if not response.success:
+            raise CommandError(response.message)
+        return str(response.message)
 
 
 def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, float]:
@@ -57,9 +79,7 @@ def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, flo
     with _node("mbrl_goal", namespace) as node:
         client = AsyncParameterClient(node, "mpc_planner")
         if not client.wait_for_services(timeout_sec=_PATIENCE):
-            raise CommandError(
-                "no mpc_planner found; is the stack running, in this ROS_DOMAIN_ID and namespace?"
-            )
+            raise CommandError(f"no mpc_planner found; {_IS_IT_RUNNING}")
         found = _answer(node, client.get_parameters(["goal", "goal_names"]))
         values, names = found.values[0].double_array_value, found.values[1].string_array_value
         goal: dict[str, float] = dict(zip(names, values, strict=True))
@@ -80,12 +100,13 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
     Raises CommandError if nothing is heard of the stack.
     """
     state: JointState | None = None
+    heard = 0.0
     planner: dict[str, str] = {}
     learner: dict[str, str] = {}
 
     def on_state(message: JointState) -> None:
-        nonlocal state
-        state = message
+        nonlocal state, heard
+        state, heard = message, time.monotonic()
 
     def on_diagnostics(message: DiagnosticArray) -> None:
         planner.update(read_values(message, peer_name(node, "mpc_planner")))
@@ -101,15 +122,16 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
                 now = time.monotonic()
                 if state is None or not planner or not learner:
                     if now - begin > _PATIENCE:
-                        raise CommandError(
-                            f"nothing heard for {_PATIENCE:g} s; is the stack running, in this "
-                            "ROS_DOMAIN_ID and namespace?"
-                        )
+                        raise CommandError(f"nothing heard; {_IS_IT_RUNNING}")
                     continue
                 if now >= next_line:
                     next_line = now + 1.0
                     live = sys.stdout.isatty() and not once
                     line = _status_line(state, planner, learner)
+                    if now - heard > _SILENCE:
+                        line = f"nothing heard for {now - heard:.0f} s; last: {line}"
+                    if live:  # a longer line would scroll instead of being replaced
+                        line = line[: shutil.get_terminal_size().columns - 1]
                     print(
                         f"\r\033[K{line}" if live else line, end="" if live else "\n", flush=True
                     )

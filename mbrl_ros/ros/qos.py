@@ -8,6 +8,8 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 SENSOR = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 # Streams of which every message counts: state, applied_action, diagnostics.
 STREAM = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+# How the learner and the monitor subscribe to streams: they must not lose one while busy.
+RECORDING = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
 # Commands and goals: only the latest counts.
 LATEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
 # The model: whoever comes late gets the last one.

@@ -61,7 +61,11 @@ def run(factory: Callable[[], ManagedNode]) -> int:
         signal.signal(number, request_stop)
     if not _tie_to_parent():
         return FAILED
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        print(f"cannot start: {error}", file=sys.stderr, flush=True)
+        return BAD_CONFIGURATION
     try:
         try:
             node = factory()
