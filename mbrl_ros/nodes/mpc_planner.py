@@ -56,7 +56,8 @@ PARAMETERS = (
     Parameter(
         "time_budget",
         0.6,
-        "Share of the period after which no further iteration is begun (not in lockstep).",
+        "Share of the period after which no second or further iteration is begun (not in "
+        "lockstep).",
         0.01,
         1.0,
     ),
