@@ -141,9 +141,10 @@ def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
     assert listener.commands == []
 
 
-def test_the_guard_lets_no_late_action_through(listener, guard):
+@pytest.mark.parametrize("age", [0.5, -3600.0])
+def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age):
     process, actions = guard
-    actions.publish(action(5.0, age=0.5))
+    actions.publish(action(5.0, age))
     wait_for(lambda: "it answers a state of" in process.output, "the message", 10.0)
     time.sleep(0.3)
     assert listener.commands == []

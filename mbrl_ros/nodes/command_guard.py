@@ -60,6 +60,8 @@ _LAST_COMMAND_TIMEOUT = 1.0
 # replacement waits for somebody to listen, in seconds.
 _TAKE_OVER_SECONDS = 2.0
 _DISCOVERY_SECONDS = 4.0
+# A stamp may be ahead of this machine's clock by so much, in seconds.
+_AHEAD = 0.5
 # A stamp this much older than the last one is a new time, not an old action, in nanoseconds.
 _RESTART = NANOSECONDS
 
@@ -98,9 +100,8 @@ class CommandGuardNode(ManagedNode):
         self.create_subscription(JointState, "action", self._on_action, LATEST)
         self.create_service(Trigger, "~/arm", self._on_arm)
         self.create_service(Trigger, "~/stop", self._on_stop)
-        # In simulation time-outs are counted in robot time: a slow machine is no fault, and
-        # nothing moves while that clock stands. On hardware only the steady clock will do:
-        # it neither jumps nor stops.
+        # In simulation time-outs are counted in robot time: nothing moves while that clock
+        # stands. On hardware only the steady clock will do: it neither jumps nor stops.
         simulated = bool(self.get_parameter("use_sim_time").value)
         clock_type = ClockType.ROS_TIME if simulated else ClockType.STEADY_TIME
         self._watch_clock = self.get_clock() if simulated else Clock(clock_type=clock_type)
@@ -118,7 +119,7 @@ class CommandGuardNode(ManagedNode):
         if self._peers.missing():
             return
         age = (self.get_clock().now().nanoseconds - stamp) / NANOSECONDS
-        if age > self._timeout:
+        if not -_AHEAD <= age <= self._timeout:
             self._guard.rejected += 1
             self._refuse(f"it answers a state of {age:.2f} s ago, by the clock of this machine")
             return
