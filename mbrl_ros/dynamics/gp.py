@@ -91,11 +91,11 @@ class GaussianProcess(DynamicsModel):
         """
         if not new.isfinite():
             raise ValueError("transitions hold a value that is not finite")
-        before, remembered_before = dict(vars(self)), self._memory
+        before = dict(vars(self))  # tensors are replaced by an update, never written into
         try:
             self._update(new)
         except Exception:
-            vars(self).update(before, _memory=remembered_before)
+            vars(self).update(before)
             raise
 
     def _update(self, new: Transitions) -> None:
