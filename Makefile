@@ -57,8 +57,6 @@ help:
 	@echo 'The first run installs into .venv. PYTHON=... picks the interpreter (3.11 or 3.12),'
 	@echo 'PIP_ARGS=... adds options of pip.'
 
-# A demonstration must not meet a real robot on the network.
-demo: export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 demo: $(INSTALLED)
 	@$(BIN)/mbrl demo $(ARGS)
 

@@ -6,7 +6,6 @@ python bench/seeds.py --seeds 10 --json seeds.json pace:=lockstep duration:=40.0
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,6 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for the reports")
     parser.add_argument("arguments", nargs="*", help="launch arguments")
     options = parser.parse_args()
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
     reports = []
     with tempfile.TemporaryDirectory() as folder:

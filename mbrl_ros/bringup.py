@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,9 +66,11 @@ class NodeProcess:
     def replacement(self, exit_status: int) -> NodeProcess | None:
         """Return what must run after this process has ended so, if anything.
 
-        One that refused its configuration never did anything that would have to be undone.
+        One that refused its configuration, or was told to end before it could listen to that,
+        never did anything that would have to be undone.
         """
-        return None if exit_status in (0, BAD_CONFIGURATION) else self.on_death
+        harmless = (0, BAD_CONFIGURATION, -signal.SIGTERM)
+        return None if exit_status in harmless else self.on_death
 
 
 ARGUMENTS: tuple[Argument, ...] = (
@@ -172,7 +175,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     seed = _integer("seed", values["seed"])
     duration = _seconds("duration", values["duration"])
     goal = _goal("goal", values["goal"], robot.goal_default)
-    for name, candidate in (("goal", goal), ("second_goal", _second_goal(values, goal))):
+    second_goal = _goal("second_goal", values["second_goal"], goal)
+    for name, candidate in (("goal", goal), ("second_goal", second_goal)):
         problem = robot.check_goal(candidate)
         if problem:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
@@ -221,7 +225,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "report": _absolute(values["report"]),
             "picture": _absolute(values["picture"]),
             "goal": goal,
-            "second_goal": _second_goal(values, goal),
+            "second_goal": second_goal,
             "second_goal_after": 0.75 * duration if values["second_goal"] else 0.0,
             "settings": json.dumps(settings),
         },
@@ -290,10 +294,6 @@ def _goal(name: str, text: str, default: list[float]) -> list[float]:
         raise ArgumentError(
             f"{name}:={text}: expected numbers in brackets, such as [0.5, 0.0]"
         ) from None
-
-
-def _second_goal(values: Mapping[str, str], goal: list[float]) -> list[float]:
-    return _goal("second_goal", values["second_goal"], goal)
 
 
 def _commanded_file(namespace: str) -> str:

@@ -169,19 +169,17 @@ class Supervisor:
             time.sleep(_POLL)
 
     def _stop(self, folder: Path) -> None:
-        for node in self._graph:
-            child = self._children.get(node.executable)
-            status = None if child is None else child.poll()
+        started = [node for node in self._graph if node.executable in self._children]
+        order = [self._children[node.executable] for node in started]
+        self._end(order[:1], _GRACE)
+        for node, child in zip(started, order, strict=True):
+            # Dead before, or hung and killed just now: either way its last word is missing.
+            status = child.poll()
             replacement = None if status is None else node.replacement(status)
             if replacement is not None:
                 self._finish([self._start(replacement, folder)], _GRACE)
-        order = [
-            self._children[n.executable] for n in self._graph if n.executable in self._children
-        ]
-        if order:
-            self._end(order[:1], _GRACE)
-            self._end(order[1:-1], _GRACE)
-            self._end(order[-1:], _MONITOR_GRACE)
+        self._end(order[1:-1], _GRACE)
+        self._end(order[-1:], _MONITOR_GRACE)
         for reader in self._readers:
             reader.join(timeout=1.0)
 

@@ -3,6 +3,7 @@
 """Which processes run with which parameters."""
 
 import ast
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def test_a_dead_guard_is_replaced_by_one_that_only_stops():
     guard = by_name(namespace="left")["command_guard"]
     assert guard.replacement(0) is None
     assert guard.replacement(bringup.BAD_CONFIGURATION) is None
+    assert guard.replacement(-signal.SIGTERM) is None
     replacement = guard.replacement(-9)
     assert replacement is not None
     assert replacement.executable == "command_guard"

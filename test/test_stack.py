@@ -106,7 +106,7 @@ def running(tmp_path):
 
 def ends_safely(run, listener, pids):
     """Everything ends, the safe command is the last one, and no process is left."""
-    status = run.wait(30.0)
+    status = run.wait(60.0)
     wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
     wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end", 5.0)
     return status
@@ -138,6 +138,14 @@ def test_when_a_node_is_killed_the_run_ends_with_the_safe_command(running, name)
     os.kill(pids[name], signal.SIGKILL)
     assert ends_safely(run, listener, pids) == 1
     assert f"stopping: {name} died (killed by SIGKILL)" in run.output
+
+
+def test_a_guard_that_hangs_is_replaced_at_the_end(running):
+    run, listener, pids = running
+    os.kill(pids["command_guard"], signal.SIGSTOP)
+    run.signal(signal.SIGINT)
+    assert ends_safely(run, listener, pids) == 0
+    assert "sent the safe command" in run.output
 
 
 def test_when_the_launcher_is_killed_the_run_ends_with_the_safe_command(running):

@@ -13,7 +13,6 @@ import torch
 from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.robots.spec import RobotSpec
 
-NANOSECONDS = 1_000_000_000
 _WAITING = 1000  # states and actions that wait for their counterpart
 
 
@@ -28,7 +27,7 @@ class TransitionRecorder:
 
     def __init__(self, robot: RobotSpec) -> None:
         self._robot = robot
-        self._period = round(robot.period * NANOSECONDS)
+        self._period = robot.period_nanoseconds
         # Bounded, because one stream may go on for ever without the other.
         self._states: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
         self._actions: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)

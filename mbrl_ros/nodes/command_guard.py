@@ -16,9 +16,9 @@ from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.guard import CommandGuard, GuardStatus
+from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.clocks import FineClock
 from mbrl_ros.ros.conversions import (
-    NANOSECONDS,
     command_message,
     named_values,
     read_named_values,

@@ -25,7 +25,6 @@ from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model, one_
 from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
 from mbrl_ros.robots import load_robot
 from mbrl_ros.ros.conversions import (
-    NANOSECONDS,
     bytes_message,
     read_named_values,
     to_nanoseconds,
@@ -86,7 +85,7 @@ class DynamicsLearner(ManagedNode):
         self._first_update = values["first_update"]
         self._update_every = values["update_every"]
         self._lockstep = values["lockstep"]
-        self._interval = round(self._robot.period * NANOSECONDS) * self._update_every
+        self._interval = self._robot.period_nanoseconds * self._update_every
         self._recorder = TransitionRecorder(self._robot)
         self._pending = self._recorder.take()  # stored, not yet learned from
         self._stored = 0
@@ -147,7 +146,7 @@ class DynamicsLearner(ManagedNode):
             # From here on no step can be lost. A model that knows nothing says so, too.
             self._announced = True
             first = self._first_update - self._update_every
-            until_first = round(self._robot.period * NANOSECONDS) * first + 2 * self._interval
+            until_first = self._robot.period_nanoseconds * first + 2 * self._interval
             self._publish(stamp, stamp + until_first)
         self._maybe_update()
 

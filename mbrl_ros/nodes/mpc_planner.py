@@ -26,8 +26,8 @@ from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.noise import random_actions
 from mbrl_ros.planning.planner import Plan, PlanningError, Problem, make_planner
 from mbrl_ros.robots import load_robot
+from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
-    NANOSECONDS,
     named_values,
     read_named_values,
     to_nanoseconds,
@@ -96,7 +96,7 @@ class MpcPlanner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = robot = load_robot(values["robot"])
-        self._period = round(robot.period * NANOSECONDS)
+        self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
         self._kind = values["model"]
         settings = {name: values[name] for name in ("samples", "horizon", "iterations")}

@@ -22,7 +22,8 @@ from sensor_msgs.msg import JointState
 
 from mbrl_ros.report import RunRecord, draw
 from mbrl_ros.robots import load_robot
-from mbrl_ros.ros.conversions import NANOSECONDS, read_named_values, to_nanoseconds
+from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.ros.conversions import read_named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
 from mbrl_ros.ros.peers import peer_name

@@ -16,7 +16,8 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
-from mbrl_ros.ros.conversions import NANOSECONDS, to_time
+from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.ros.conversions import to_time
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
 from mbrl_ros.ros.qos import LATEST, STREAM

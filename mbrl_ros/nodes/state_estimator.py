@@ -12,7 +12,8 @@ from sensor_msgs.msg import JointState
 
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.estimator import SensorError, StateEstimator
-from mbrl_ros.ros.conversions import NANOSECONDS, named_values, to_nanoseconds
+from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.ros.conversions import named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, declare
 from mbrl_ros.ros.qos import SENSOR, STREAM

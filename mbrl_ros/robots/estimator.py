@@ -9,8 +9,6 @@ from collections.abc import Mapping
 
 from mbrl_ros.robots.spec import RobotSpec
 
-NANOSECONDS = 1_000_000_000
-
 
 class SensorError(ValueError):
     """A sensor message that cannot be used; says which value, and what was expected."""
@@ -26,7 +24,7 @@ class StateEstimator:
 
     def __init__(self, robot: RobotSpec) -> None:
         self._robot = robot
-        self._period = round(robot.period * NANOSECONDS)
+        self._period = robot.period_nanoseconds
         # Per sensor: tick of the values held, the values, and when the last message arrived.
         self._ticks: dict[str, int] = {}
         self._values: dict[str, dict[str, float]] = {}

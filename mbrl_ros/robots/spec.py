@@ -17,6 +17,8 @@ from mbrl_ros.resources import config_directory
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+NANOSECONDS = 1_000_000_000  # in a second; stamps are whole nanoseconds
+
 Bounds = tuple[float, float]
 Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -225,6 +227,11 @@ class RobotSpec:
     def period(self) -> float:
         """Seconds between two ticks of the control clock."""
         return 1.0 / self.control_rate
+
+    @property
+    def period_nanoseconds(self) -> int:
+        """The period in the unit of stamps."""
+        return round(self.period * NANOSECONDS)
 
     @property
     def state_names(self) -> list[str]:

@@ -22,7 +22,8 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from mbrl_ros.ros.conversions import NANOSECONDS, to_nanoseconds
+from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.ros.conversions import to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM

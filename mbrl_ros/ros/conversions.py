@@ -11,7 +11,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
-NANOSECONDS = 1_000_000_000
+from mbrl_ros.robots.spec import NANOSECONDS
 
 
 def to_nanoseconds(stamp: Time) -> int:
