@@ -21,7 +21,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from mbrl_ros.ros.conversions import to_nanoseconds
-from mbrl_ros.ros.qos import LATEST, STREAM
+from mbrl_ros.ros.qos import LATEST, RECORDING
 
 PATIENCE = 120.0
 
@@ -44,9 +44,9 @@ class Listener:
         rclpy.init(context=self._context, domain_id=domain)
         self.node = Node("listener", context=self._context, namespace=namespace)
         self.node.create_subscription(
-            Float64MultiArray, "effort_controller/commands", self._on_command, STREAM
+            Float64MultiArray, "effort_controller/commands", self._on_command, RECORDING
         )
-        self.node.create_subscription(JointState, "state", self._on_state, STREAM)
+        self.node.create_subscription(JointState, "state", self._on_state, RECORDING)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
