@@ -35,13 +35,13 @@ class Cart(DynamicsModel):
     def update(self, data):
         raise NotImplementedError
 
-    def predict(self, states, actions):
+    def outputs(self, states, actions):
         force = actions[:, 0]
         velocity = states[:, 1] + STEP * force
         position = states[:, 0] + STEP * velocity
         position = torch.where(force > self.poison, torch.nan, position)
         after = torch.stack([position, velocity, states[:, 2], states[:, 3]], -1)
-        return after, torch.zeros_like(after)
+        return after - states, torch.zeros_like(after)
 
     def snapshot(self):
         return {}

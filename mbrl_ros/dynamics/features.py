@@ -1,6 +1,6 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a model sees of states and actions: angles as sine and cosine, targets as changes."""
+"""What a model sees: angles as sine and cosine, and as targets changes of state and rewards."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ class FeatureMap:
     """From states (..., D) and actions (..., A) to model inputs (..., F).
 
     The order is: the plain state dimensions, the sines of the angles, the cosines of the
-    angles, the actions; F = D + (number of angles) + A.
+    angles, the actions; F = D + (number of angles) + A. What is learned of them are `outputs`
+    values: the changes of the D state dimensions, then the reward if there is one (rewards: 0
+    or 1).
     """
 
-    def __init__(self, angle_mask: Sequence[bool], action_dimensions: int) -> None:
+    def __init__(
+        self, angle_mask: Sequence[bool], action_dimensions: int, rewards: int = 0
+    ) -> None:
         self.angle_mask = tuple(bool(flag) for flag in angle_mask)
         self.state_dimensions = len(self.angle_mask)
         self.action_dimensions = action_dimensions
+        self.rewards = rewards
+        self.outputs = self.state_dimensions + rewards
         self.plain = [i for i, flag in enumerate(self.angle_mask) if not flag]
         self.angles = [i for i, flag in enumerate(self.angle_mask) if flag]
         self.size = self.state_dimensions + len(self.angles) + action_dimensions

@@ -63,11 +63,7 @@ class GaussianProcess(DynamicsModel):
         self.fit_steps = fit_steps
         self._generator = torch.Generator().manual_seed(seed)
         outputs, inputs = features.state_dimensions, features.size
-        self._memory = Transitions(
-            torch.zeros(0, outputs).double(),
-            torch.zeros(0, features.action_dimensions).double(),
-            torch.zeros(0, outputs).double(),
-        )
+        self._memory = Transitions.empty(features)
         self._log_lengthscale = torch.full((outputs, inputs), _LENGTHSCALE_PRIOR[0]).double()
         self._log_signal = torch.full((outputs,), _SIGNAL_PRIOR[0]).double()
         self._log_noise = torch.full((outputs,), _NOISE_PRIOR[0]).double()
@@ -187,7 +183,7 @@ class GaussianProcess(DynamicsModel):
 
     # -- prediction -------------------------------------------------------------------------
 
-    def predict(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predict one step; the variance includes the noise (eqs. 2.25 and 2.26)."""
         dtype = states.dtype
         inputs = self.features.inputs(states, actions).double()
@@ -204,10 +200,18 @@ class GaussianProcess(DynamicsModel):
             variance = (variance - solved.square().sum(1)).clamp_min(_NOISE_FLOOR)
         delta = mean.T * self._target_scale + self._target_mean
         scaled = variance.T * self._target_scale.square()
-        return states + delta.to(dtype), scaled.to(dtype)
+        return delta.to(dtype), scaled.to(dtype)
 
-    def rollout(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Feed means back in float32; two matrix products and one exponential a step."""
+    def rollout(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        propagation: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """In float32; by `mean`, two matrix products and one exponential a step."""
+        if propagation != "mean":
+            return super().rollout(states, actions, propagation, generator)
         horizon, count, _ = actions.shape
         if self._buffers is None or self._buffers.shape != (horizon, count):
             self._buffers = self._make_buffers(horizon, count)

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,41 +16,63 @@ from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.kinds import MODELS
 from mbrl_ros.robots.spec import RobotSpec
 
+# How a rollout carries uncertainty from step to step; see DynamicsModel.rollout.
+PROPAGATIONS = ("mean", "ts1", "tsinf", "pathwise")
+
+# (states (N, D), actions (N, A)) -> next states (N, D)
+Step = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Transitions:
     """N steps of experience, oldest first.
 
-    states (N, D), actions (N, A) in force until the next state, next_states (N, D); float64.
+    states (N, D), actions (N, A) in force until the next state, next_states (N, D),
+    rewards (N, R) that came with the next state, R being 0 for robots that have none; float64.
     """
 
     states: Tensor
     actions: Tensor
     next_states: Tensor
+    rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+
+    def __post_init__(self) -> None:
+        if self.rewards.numel() == 0 and len(self.rewards) != len(self.states):
+            object.__setattr__(self, "rewards", self.states.new_zeros(len(self.states), 0))
+
+    @staticmethod
+    def empty(features: FeatureMap) -> Transitions:
+        """Return no experience, of the right shapes."""
+        sizes = (features.state_dimensions, features.action_dimensions)
+        columns = (sizes[0], sizes[1], sizes[0], features.rewards)
+        return Transitions(*(torch.zeros(0, size).double() for size in columns))
 
     def __len__(self) -> int:
         return len(self.states)
 
     def __add__(self, later: Transitions) -> Transitions:
-        return Transitions(
-            torch.cat([self.states, later.states]),
-            torch.cat([self.actions, later.actions]),
-            torch.cat([self.next_states, later.next_states]),
-        )
+        pairs = zip(self.tensors(), later.tensors(), strict=True)
+        return Transitions(*(torch.cat(pair) for pair in pairs))
+
+    def __getitem__(self, index: slice | Tensor) -> Transitions:
+        return Transitions(*(tensor[index] for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return states, actions, next states and rewards."""
+        return self.states, self.actions, self.next_states, self.rewards
 
     def isfinite(self) -> bool:
         """Whether every value is."""
-        return all(bool(t.isfinite().all()) for t in (self.states, self.actions, self.next_states))
-
-    def __getitem__(self, index: slice | Tensor) -> Transitions:
-        return Transitions(self.states[index], self.actions[index], self.next_states[index])
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors())
 
 
 class DynamicsModel(ABC):
-    """A probabilistic model of the next state, learned from transitions.
+    """A probabilistic model of the next state, and of the reward where there is one.
 
     A model is used from one thread at a time. `kind` is its name in the registry;
     `transitions` counts the steps of experience that it has seen (0: knows nothing).
+    A kind supplies `update`, `outputs`, `snapshot` and `restore`; `improve` if it trains, and
+    `stepper` for the propagations it can offer beyond `mean` and `ts1`.
     """
 
     kind: str
@@ -58,27 +81,99 @@ class DynamicsModel(ABC):
     def __init__(self, features: FeatureMap) -> None:
         self.features = features
 
-    @abstractmethod
-    def update(self, new: Transitions) -> None:
-        """Learn from new experience, starting from what is known already."""
+    # -- learning ---------------------------------------------------------------------------
 
     @abstractmethod
+    def update(self, new: Transitions) -> None:
+        """Take in new experience (N >= 0), in a time that does not grow with what is known.
+
+        Raises ValueError, leaving the model as it was, if a value is not finite.
+        """
+
+    def improve(self) -> bool:
+        """Spend one bounded slice of training on what is known already.
+
+        Returns whether more of the same is expected to help. The learner calls it in the
+        background, offline training until it returns False.
+        """
+        return False
+
+    # -- prediction -------------------------------------------------------------------------
+
+    @abstractmethod
+    def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict one step: states (N, D), actions (N, A) -> mean, variance (N, D + R).
+
+        Of the changes of state, then of the reward; the variance is that of what will be
+        observed: what the model does not know, and noise. Of the states' type.
+        """
+
     def predict(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predict one step: states (N, D), actions (N, A) -> mean, variance (N, D).
 
         The mean is of the next state; angles in it may lie beyond +-pi.
         """
+        mean, variance = self.outputs(states, actions)
+        size = self.features.state_dimensions
+        return states + mean[:, :size], variance[:, :size]
 
-    def rollout(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Predict trajectories by feeding means back (propagation `mean`).
+    def reward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Predict the reward of one step: states (N, D), actions (N, A) -> mean (N,).
+
+        Raises ValueError if the robot has no reward.
+        """
+        if not self.features.rewards:
+            raise ValueError("this model has no reward; the robot's YAML names no reward topic")
+        return self.outputs(states, actions)[0][:, -1]
+
+    def rollout(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        propagation: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict trajectories by feeding predictions back.
 
         states (N, D), actions (H, N, A) -> trajectories (H + 1, N, D), the first entry being
-        `states`. Kinds override this where they can be faster.
+        `states`. Each row is one particle: repeat a sequence in consecutive rows for several.
+
+        propagation (names after Chua et al., NeurIPS 2018):
+        `mean`: the mean prediction, one trajectory without uncertainty;
+        `ts1`: a sample of the predictive distribution, drawn anew at every step;
+        `tsinf`: the same, but what the model does not know is drawn once a particle (an
+        ensemble's member, a GP's quantile), only noise anew;
+        `pathwise`: each particle follows one function drawn from the posterior, without noise.
+
+        generator: source of the samples. Raises ValueError for a propagation that this kind
+        does not offer.
         """
+        step = self.stepper(propagation, len(states), generator)
         trajectory = [states]
         for action in actions:
-            trajectory.append(self.predict(trajectory[-1], action)[0])
+            trajectory.append(step(trajectory[-1], action))
         return torch.stack(trajectory)
+
+    def stepper(
+        self, propagation: str, count: int, generator: torch.Generator | None = None
+    ) -> Step:
+        """Return the function that advances `count` particles by one step (see `rollout`)."""
+        if propagation == "mean":
+            return lambda states, actions: self.predict(states, actions)[0]
+        if propagation == "ts1":
+
+            def sample(states: Tensor, actions: Tensor) -> Tensor:
+                mean, variance = self.predict(states, actions)
+                noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+                return mean + noise * variance.sqrt()
+
+            return sample
+        known = ", ".join(PROPAGATIONS)
+        if propagation in PROPAGATIONS:
+            raise ValueError(f"model '{self.kind}' does not offer propagation '{propagation}'")
+        raise ValueError(f"unknown propagation '{propagation}'; expected one of {known}")
+
+    # -- snapshots --------------------------------------------------------------------------
 
     @abstractmethod
     def snapshot(self) -> dict[str, Tensor]:
@@ -89,14 +184,17 @@ class DynamicsModel(ABC):
         """Take over a snapshot; raises ValueError if it does not fit this model."""
 
 
-def make_model(kind: str, robot: RobotSpec, seed: int = 0) -> DynamicsModel:
+def make_model(kind: str, robot: RobotSpec, seed: int = 0, **options: Any) -> DynamicsModel:
     """Make a model of `kind` that knows nothing of `robot` yet.
 
-    The kind is loaded by name (see `kinds.MODELS`) and called with (features, seed=seed).
+    The kind is loaded by name (see `kinds.MODELS`) and called with (features, seed=seed) and
+    the options, which are the kind's own.
     Raises ValueError for an unknown kind.
     """
-    features = FeatureMap(robot.angle_mask, len(robot.command.dimensions))
-    model: DynamicsModel = MODELS.load(kind)(features, seed=seed)
+    features = FeatureMap(
+        robot.angle_mask, len(robot.command.dimensions), int(robot.reward is not None)
+    )
+    model: DynamicsModel = MODELS.load(kind)(features, seed=seed, **options)
     return model
 
 

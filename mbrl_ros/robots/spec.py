@@ -191,6 +191,8 @@ class RobotSpec:
 
     D is the number of state dimensions, A of action dimensions, G of goal dimensions;
     vectors everywhere in the package follow the order of `state`, `command.dimensions`, `goal`.
+    reward: topic (sensor_msgs/JointState named `reward`, stamped with the tick) of a reward to
+    be learned; none: the robot has no reward.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -201,6 +203,7 @@ class RobotSpec:
     goal: Annotated[tuple[GoalDimension, ...], Field(min_length=1)]
     cost: Cost
     success: Success
+    reward: Topic | None = None
     simulation: Simulation | None = None
     description: str = ""
 
