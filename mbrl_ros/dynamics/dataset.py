@@ -80,17 +80,20 @@ class TransitionRecorder:
 
     def take(self) -> Transitions:
         """Return the transitions since the last call, oldest first."""
-        columns = zip(*self._new, strict=True) if self._new else ([], [], [], [], [])
-        self._new = []
-        *values, stamps = columns
-        dimensions = (len(self._robot.state), len(self._robot.command.dimensions))
-        sizes = (*dimensions, dimensions[0], int(self._robot.reward is not None))
+        new, self._new = self._new, []
+        columns = zip(*new, strict=True) if new else ([], [], [], [], [])
+        states, actions, next_states, rewards, stamps = columns
+        robot = self._robot
+
+        def tensor(rows: Sequence[list[float]], size: int) -> Tensor:
+            return torch.tensor(rows, dtype=torch.float64).reshape(len(new), size)
+
         return Transitions(
-            *(
-                torch.tensor(column, dtype=torch.float64).reshape(len(column), size)
-                for column, size in zip(values, sizes, strict=True)
-            ),
-            stamps=torch.tensor(stamps, dtype=torch.int64),
+            tensor(states, len(robot.state)),
+            tensor(actions, len(robot.command.dimensions)),
+            tensor(next_states, len(robot.state)),
+            tensor(rewards, int(robot.reward is not None)),
+            torch.tensor(stamps, dtype=torch.int64),
         )
 
     def _restart(self) -> None:

@@ -236,8 +236,8 @@ class Experience:
             data = b"".join(row[column] for row in rows)
             values = np.frombuffer(data, "<f8").astype(np.float64).reshape(len(rows), size)
             columns.append(torch.from_numpy(values))
-        stamps = torch.tensor([row[4] for row in rows], dtype=torch.int64)
-        transitions = Transitions(*columns, stamps=stamps)
+        columns.append(torch.tensor([row[4] for row in rows], dtype=torch.int64))
+        transitions = Transitions(*columns)
         if not transitions.isfinite():
             raise ExperienceError(f"{self.path}: holds a value that is not finite")
         return transitions, [row[5] for row in rows]

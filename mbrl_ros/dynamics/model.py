@@ -56,18 +56,18 @@ class Transitions:
         return len(self.states)
 
     def __add__(self, later: Transitions) -> Transitions:
-        pairs = zip(self.tensors(), later.tensors(), strict=True)
-        stamps = torch.cat([self.stamps, later.stamps])
-        return Transitions(*(torch.cat(pair) for pair in pairs), stamps=stamps)
+        columns = zip(self._columns(), later._columns(), strict=True)
+        return Transitions(*(torch.cat(pair) for pair in columns))
 
     def __getitem__(self, index: slice | Tensor) -> Transitions:
-        return Transitions(
-            *(tensor[index] for tensor in self.tensors()), stamps=self.stamps[index]
-        )
+        return Transitions(*(column[index] for column in self._columns()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what models learn from: states, actions, next states and rewards."""
         return self.states, self.actions, self.next_states, self.rewards
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return (*self.tensors(), self.stamps)
 
     def isfinite(self) -> bool:
         """Whether every value is."""
