@@ -262,7 +262,7 @@ def test_a_snapshot_says_what_it_is(cartpole, cartpole_model):
     assert (info.kind, info.robot, info.control_rate) == ("gp", "cartpole", 20.0)
     assert (info.training_seconds, info.data, info.reward) == (2.5, "bag: a", False)
     assert info.version == mbrl_ros.__version__
-    age = datetime.now(UTC) - info.created_at
+    age = datetime.now(UTC) - datetime.fromisoformat(info.created_at)
     assert timedelta(0) <= age < timedelta(minutes=5)
 
 
@@ -272,7 +272,8 @@ def test_a_snapshot_says_what_it_is(cartpole, cartpole_model):
         ("format", "mbrl_ros.model.1", "format is 'mbrl_ros.model.1', expected"),
         ("transitions", "-1", "transitions: .*greater than or equal to 0"),
         ("one_step_error", "-0.5", "one_step_error: .*expected a number >= 0"),
-        ("created_at", "yesterday", "created_at: .*valid datetime"),
+        ("created_at", "2026-11-24T12:00:00", "created_at: .*ISO 8601"),
+        ("created_at", "yesterday", "created_at: .*isoformat"),
         ("reward", "perhaps", "reward: .*valid boolean"),
         ("control_rate", "50.0", "control_rate is '50.0', expected '20.0'"),
         ("kind", None, "kind: .*required"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import safetensors.torch
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -37,8 +37,16 @@ def _not_negative(value: float) -> float:
     return value
 
 
+def _iso_time(text: str) -> str:
+    # pydantic's own would take a bare number for seconds since 1970.
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("expected an ISO 8601 time with its offset from UTC")
+    return text
+
+
 Text = Annotated[str, Field(max_length=10_000)]
 Natural = Annotated[int, Field(ge=0)]
+IsoTime = Annotated[str, Field(max_length=100), AfterValidator(_iso_time)]
 Error = Annotated[float, AfterValidator(_not_negative)]
 
 
@@ -67,7 +75,7 @@ class SnapshotInfo:
     training_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     effective_from: Natural
     next_effective_from: Natural
-    created_at: AwareDatetime
+    created_at: IsoTime
     version: Text
     format: Text
 
@@ -102,7 +110,7 @@ def describe(
         training_seconds=training_seconds,
         effective_from=effective_from,
         next_effective_from=next_effective_from,
-        created_at=datetime.now(UTC),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=mbrl_ros.__version__,
         format=FORMAT,
     )
