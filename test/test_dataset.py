@@ -5,8 +5,11 @@
 import math
 
 import pytest
+import torch
 
-from mbrl_ros.dynamics.dataset import TransitionRecorder
+from mbrl_ros.dynamics.dataset import TransitionRecorder, trajectories
+from mbrl_ros.dynamics.model import Transitions
+from mbrl_ros.robots import load_robot
 
 MILLISECOND = 1_000_000
 
@@ -37,6 +40,8 @@ def test_in_lockstep_each_action_fills_its_step(recorder):
     assert taken.actions[:, 0].tolist() == [1.0, 2.0]
     assert taken.states[:, 0].tolist() == pytest.approx([0.0, 0.1])
     assert taken.next_states[:, 0].tolist() == pytest.approx([0.1, 0.2])
+    assert taken.stamps.tolist() == [50 * MILLISECOND, 100 * MILLISECOND]
+    assert taken.rewards.shape == (2, 0)
     assert len(recorder.take()) == 0
     assert recorder.kept == 2
 
@@ -118,3 +123,70 @@ def test_one_stream_without_the_other_takes_no_memory(recorder):
     assert recorder.steps == 9
     assert actions(recorder) == [1.0] * 9
     assert len(recorder._states) + len(recorder._actions) < 2500
+
+
+@pytest.fixture
+def rewarded(cartpole_file):
+    return TransitionRecorder(load_robot(str(cartpole_file(reward="reward"))))
+
+
+def reward(recorder, milliseconds, value):
+    return recorder.add_reward(milliseconds * MILLISECOND, value)
+
+
+def test_a_step_waits_for_the_reward_of_its_end(rewarded):
+    state(rewarded, 0)
+    action(rewarded, 0, 1.0)
+    state(rewarded, 50)
+    reward(rewarded, 50, 5.0)
+    assert action(rewarded, 50, 2.0) == 1  # the reward came first
+    state(rewarded, 100)
+    assert action(rewarded, 100, 3.0) == 0
+    assert reward(rewarded, 100, 6.0) == 1  # the reward came last
+    taken = rewarded.take()
+    assert taken.rewards.tolist() == [[5.0], [6.0]]
+    assert taken.actions[:, 0].tolist() == [1.0, 2.0]
+    assert rewarded.unrewarded == 0
+
+
+def test_a_step_whose_reward_is_overtaken_is_skipped(rewarded):
+    for tick in range(4):
+        state(rewarded, 50 * tick)
+        action(rewarded, 50 * tick, float(tick))
+        if tick in (1, 3):
+            reward(rewarded, 50 * tick, float(tick))
+    assert (rewarded.steps, rewarded.skipped, rewarded.unrewarded) == (3, 1, 1)
+    taken = rewarded.take()
+    assert taken.rewards.tolist() == [[1.0], [3.0]]
+    assert taken.actions[:, 0].tolist() == [0.0, 2.0]
+
+
+def test_rewards_that_stop_coming_do_not_stop_the_recorder(rewarded):
+    for tick in range(20):
+        state(rewarded, 50 * tick)
+        action(rewarded, 50 * tick, 1.0)
+    assert rewarded.kept == 0
+    assert rewarded.unrewarded == rewarded.skipped == rewarded.steps >= 15
+
+
+def test_rewards_that_are_not_finite_are_skipped(rewarded):
+    for tick in range(3):
+        state(rewarded, 50 * tick)
+        action(rewarded, 50 * tick, 1.0)
+        reward(rewarded, 50 * tick, math.nan if tick == 1 else 1.0)
+    assert (rewarded.steps, rewarded.skipped, rewarded.unrewarded) == (2, 1, 0)
+
+
+def test_rewards_go_on_after_time_has_gone_backwards(rewarded):
+    for _ in range(2):
+        for tick in range(4):
+            state(rewarded, 50 * tick)
+            action(rewarded, 50 * tick, 1.0)
+            reward(rewarded, 50 * tick, float(tick))
+    assert rewarded.take().rewards[:, 0].tolist() == [1.0, 2.0, 3.0] * 2
+
+
+def test_trajectories_of_steps_without_stamps_are_single_steps():
+    steps = Transitions(*(torch.zeros(3, size).double() for size in (4, 1, 4)))
+    assert [len(piece) for piece in trajectories(steps, 50 * MILLISECOND)] == [1, 1, 1]
+    assert trajectories(steps[:0], 50 * MILLISECOND) == []

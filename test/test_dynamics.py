@@ -2,13 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making models, their snapshots and which of them counts."""
 
+import dataclasses
 import math
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import torch
+from fuzz_snapshots import fuzz
 
+import mbrl_ros
 from mbrl_ros.dynamics.model import Transitions, make_model
-from mbrl_ros.dynamics.snapshot import MAX_BYTES, SnapshotError, decode, describe, encode
+from mbrl_ros.dynamics.snapshot import (
+    MAX_BYTES,
+    SnapshotError,
+    decode,
+    describe,
+    encode,
+    pack,
+    read_info,
+    write,
+)
 from mbrl_ros.dynamics.succession import Succession
 
 
@@ -65,34 +78,57 @@ def test_foreign_snapshots_are_refused(cartpole, cartpole_model, cartpole_file):
         decode(bytes(MAX_BYTES + 1), make_model("gp", cartpole), cartpole)
 
 
-def test_damaged_snapshots_never_reach_the_model(cartpole, cartpole_model):
-    """Truncated, flipped and random bytes: refused, or (a flip in a mantissa) still finite."""
-    import random
+def test_a_snapshot_says_what_it_is(cartpole, cartpole_model):
+    described = describe(cartpole, cartpole_model, 0.1, training_seconds=2.5, data="bag: a")
+    info = read_info(encode(cartpole_model, described))
+    assert info == described
+    assert (info.kind, info.robot, info.control_rate) == ("gp", "cartpole", 20.0)
+    assert (info.training_seconds, info.data, info.reward) == (2.5, "bag: a", False)
+    assert info.version == mbrl_ros.__version__
+    age = datetime.now(UTC) - datetime.fromisoformat(info.created_at)
+    assert timedelta(0) <= age < timedelta(minutes=5)
 
-    data = encode(cartpole_model, describe(cartpole, cartpole_model, 0.1))
-    generator = random.Random(0)
-    refused = 0
-    for trial in range(300):
-        if trial % 3 == 0:
-            damaged = data[: generator.randrange(len(data))]
-        elif trial % 3 == 1:
-            damaged = generator.randbytes(generator.randrange(2000))
-        else:
-            position = generator.randrange(len(data))
-            flipped = bytes([data[position] ^ (1 << generator.randrange(8))])
-            damaged = data[:position] + flipped + data[position + 1 :]
-        model = make_model("gp", cartpole)
-        before = model.snapshot()
-        try:
-            decode(damaged, model, cartpole)
-        except SnapshotError:
-            refused += 1
-            after = model.snapshot()
-            assert all(torch.equal(before[name], after[name]) for name in before)
-        else:
-            assert trial % 3 == 2
-            assert all(tensor.isfinite().all() for tensor in model.snapshot().values())
-    assert refused >= 200
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("format", "mbrl_ros.model.1", "format is 'mbrl_ros.model.1', expected"),
+        ("transitions", "-1", "transitions: .*greater than or equal to 0"),
+        ("one_step_error", "-0.5", "one_step_error: .*expected a number >= 0"),
+        ("created_at", "2026-11-24T12:00:00", "created_at: .*ISO 8601"),
+        ("created_at", "yesterday", "created_at: .*isoformat"),
+        ("reward", "perhaps", "reward: .*valid boolean"),
+        ("control_rate", "50.0", "control_rate is '50.0', expected '20.0'"),
+        ("kind", None, "kind: .*required"),
+        ("more", "1", "more: Unexpected keyword argument"),
+    ],
+)
+def test_what_a_snapshot_says_is_checked(cartpole, cartpole_model, name, value, problem):
+    info = describe(cartpole, cartpole_model, 0.1)
+    metadata = {key: str(text) for key, text in dataclasses.asdict(info).items()}
+    if value is None:
+        del metadata[name]
+    else:
+        metadata[name] = value
+    with pytest.raises(SnapshotError, match=problem):
+        decode(pack(cartpole_model.snapshot(), metadata), make_model("gp", cartpole), cartpole)
+
+
+def test_damaged_snapshots_never_reach_the_model():
+    """Every one of them is refused, and changes nothing; see bench/fuzz_snapshots.py."""
+    counts = fuzz("gp", cases=390, seed=0)
+    assert sum(count[True] for count in counts.values()) == 390
+    assert not any(count[False] for count in counts.values())
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, cartpole, cartpole_model):
+    path = tmp_path / "model.safetensors"
+    write(path, encode(cartpole_model, describe(cartpole, cartpole_model, 0.1)))
+    assert read_info(path.read_bytes()).transitions == 50
+    with pytest.raises(SnapshotError, match="at most"):
+        write(path, bytes(MAX_BYTES + 1))
+    assert read_info(path.read_bytes()).transitions == 50
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_snapshots_with_values_that_are_not_finite_are_refused(cartpole, cartpole_model):

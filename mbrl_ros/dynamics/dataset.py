@@ -1,19 +1,24 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""From streams of stamped states and actions to transitions."""
+"""From streams of stamped states, actions and rewards to transitions, and on to trajectories."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.robots.spec import RobotSpec
 
-_WAITING = 1000  # states and actions that wait for their counterpart
+_WAITING = 1000  # states, actions and rewards that wait for their counterpart
+# Periods after which the reward of a step is given up. Fewer than there are steps between two
+# updates of the learner, for whom a simulation in lockstep waits.
+_REWARD_PATIENCE = 3
 
 
 class TransitionRecorder:
@@ -21,8 +26,10 @@ class TransitionRecorder:
 
     Commands arrive late by part of a period, so the action of a step is the average, weighted
     by time, of what was in force. A step is complete once an action sent after its end has
-    been seen, so that none of its own can still come. `steps` counts completed steps, of which
-    `skipped` were not kept: a tick was missed, a value was not finite, or an end stop touched.
+    been seen, so that none of its own can still come, and, of a robot with a reward, once the
+    reward of its end has been seen or can no longer be expected. `steps` counts completed
+    steps, of which `skipped` were not kept: a tick was missed, a value was not finite, an end
+    stop touched or the reward missing (`unrewarded` of them).
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -31,9 +38,12 @@ class TransitionRecorder:
         # Bounded, because one stream may go on for ever without the other.
         self._states: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
         self._actions: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
-        self._new: list[tuple[list[float], list[float], list[float]]] = []
+        self._rewards: dict[int, float] = {}  # by stamp
+        self._last_reward = -1  # stamp of the one that came last
+        self._new: list[tuple[list[float], list[float], list[float], list[float], int]] = []
         self.steps = 0
         self.skipped = 0
+        self.unrewarded = 0
         self.last_stamp = 0  # end of the last completed step, nanoseconds
 
     @property
@@ -57,45 +67,84 @@ class TransitionRecorder:
         self._actions.append((stamp, list(action)))
         return self._complete()
 
+    def add_reward(self, stamp: int, reward: float) -> int:
+        """Take the reward of the step that ends at `stamp`; return how many steps this completes.
+
+        Of no effect if the robot has no reward.
+        """
+        self._rewards[stamp] = reward
+        self._last_reward = stamp
+        if len(self._rewards) > _WAITING:
+            del self._rewards[next(iter(self._rewards))]
+        return self._complete()
+
     def take(self) -> Transitions:
         """Return the transitions since the last call, oldest first."""
-        columns = zip(*self._new, strict=True) if self._new else ([], [], [])
-        self._new = []
-        dimensions = (len(self._robot.state), len(self._robot.command.dimensions))
-        sizes = (dimensions[0], dimensions[1], dimensions[0])
+        new, self._new = self._new, []
+        columns = zip(*new, strict=True) if new else ([], [], [], [], [])
+        states, actions, next_states, rewards, stamps = columns
+        robot = self._robot
+
+        def tensor(rows: Sequence[list[float]], size: int) -> Tensor:
+            return torch.tensor(rows, dtype=torch.float64).reshape(len(new), size)
+
         return Transitions(
-            *(
-                torch.tensor(column, dtype=torch.float64).reshape(-1, size)
-                for column, size in zip(columns, sizes, strict=True)
-            )
+            tensor(states, len(robot.state)),
+            tensor(actions, len(robot.command.dimensions)),
+            tensor(next_states, len(robot.state)),
+            tensor(rewards, int(robot.reward is not None)),
+            torch.tensor(stamps, dtype=torch.int64),
         )
 
     def _restart(self) -> None:
         """Forget half-finished steps after time has gone backwards; keep what is complete."""
         self._states.clear()
         self._actions.clear()
+        self._rewards.clear()
+        self._last_reward = -1
 
     def _complete(self) -> int:
         completed = 0
         while (
-            len(self._states) >= 2 and self._actions and self._actions[-1][0] >= self._states[1][0]
+            len(self._states) >= 2
+            and self._actions
+            and self._actions[-1][0] >= self._states[1][0]
+            and self._reward_is_settled(self._states[1][0])
         ):
             (begin, state), (end, following) = self._states[0], self._states[1]
             self._states.popleft()
             # Of the actions sent before this step only the one still in force matters.
             while len(self._actions) >= 2 and self._actions[1][0] <= begin:
                 self._actions.popleft()
+            reward = self._take_reward(end)
             self.last_stamp = end
             if self._actions[0][0] > begin:
                 continue  # nothing was in force yet: the robot has not been moved
             self.steps += 1
             completed += 1
             action = self._in_force(begin, end)
-            if self._usable(end - begin, state, action, following):
-                self._new.append((state, action, following))
+            if reward is None:
+                self.unrewarded += 1
+            if reward is not None and self._usable(end - begin, state, action, following, reward):
+                self._new.append((state, action, following, reward, end))
             else:
                 self.skipped += 1
         return completed
+
+    def _reward_is_settled(self, end: int) -> bool:
+        """Whether the reward of the step that ends at `end` is here or no longer waited for."""
+        if self._robot.reward is None or end in self._rewards:
+            return True
+        given_up = self._actions[-1][0] >= end + _REWARD_PATIENCE * self._period
+        return given_up or self._last_reward > end
+
+    def _take_reward(self, end: int) -> list[float] | None:
+        """Return the R rewards of the step that ends at `end`, or None if it is missing."""
+        found = self._rewards.get(end)
+        self._rewards = {stamp: r for stamp, r in self._rewards.items() if stamp > end}
+        if self._robot.reward is None:
+            return []
+        return None if found is None else [found]
 
     def _in_force(self, begin: int, end: int) -> list[float]:
         total = [0.0] * len(self._actions[0][1])
@@ -107,11 +156,61 @@ class TransitionRecorder:
         return total
 
     def _usable(
-        self, duration: int, state: list[float], action: list[float], following: list[float]
+        self,
+        duration: int,
+        state: list[float],
+        action: list[float],
+        following: list[float],
+        reward: list[float],
     ) -> bool:
         return (
             abs(duration - self._period) < self._period // 10
-            and all(math.isfinite(value) for value in (*state, *action, *following))
+            and all(math.isfinite(value) for value in (*state, *action, *following, *reward))
             and self._robot.within_limits(state)
             and self._robot.within_limits(following)
         )
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """T consecutive steps of one run.
+
+    stamps (T + 1,) of the states, nanoseconds, int64; states (T + 1, D), actions (T, A),
+    rewards (T, R) that came with the state after; float64.
+    """
+
+    stamps: Tensor
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def transitions(self) -> Transitions:
+        """Return the same steps one by one."""
+        return Transitions(
+            self.states[:-1], self.actions, self.states[1:], self.rewards, self.stamps[1:]
+        )
+
+
+def trajectories(run: Transitions, period: int) -> list[Trajectory]:
+    """Put the transitions of one run together where one follows the other.
+
+    Two are consecutive if their stamps are one period (nanoseconds; within a tenth of it)
+    apart and one starts from the very state that the other ended in.
+    """
+    if len(run) == 0:
+        return []
+    late = (run.stamps.diff() - period).abs() >= period // 10
+    elsewhere = (run.next_states[:-1] != run.states[1:]).any(-1)
+    breaks = (torch.nonzero(late | elsewhere)[:, 0] + 1).tolist()
+    return [
+        Trajectory(
+            torch.cat([run.stamps[begin : begin + 1] - period, run.stamps[begin:end]]),
+            torch.cat([run.states[begin : begin + 1], run.next_states[begin:end]]),
+            run.actions[begin:end],
+            run.rewards[begin:end],
+        )
+        for begin, end in zip([0, *breaks], [*breaks, len(run)], strict=True)
+    ]

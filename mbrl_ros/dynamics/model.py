@@ -30,16 +30,21 @@ class Transitions:
 
     states (N, D), actions (N, A) in force until the next state, next_states (N, D),
     rewards (N, R) that came with the next state, R being 0 for robots that have none; float64.
+    stamps (N,): when each step ended, in nanoseconds of robot time, int64; 0: not known.
     """
 
     states: Tensor
     actions: Tensor
     next_states: Tensor
     rewards: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    stamps: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
         if self.rewards.numel() == 0 and len(self.rewards) != len(self.states):
             object.__setattr__(self, "rewards", self.states.new_zeros(len(self.states), 0))
+        if len(self.stamps) == 0 and len(self.states):
+            unknown = torch.zeros(len(self.states), dtype=torch.int64)
+            object.__setattr__(self, "stamps", unknown)
 
     @staticmethod
     def empty(features: FeatureMap) -> Transitions:
@@ -52,15 +57,18 @@ class Transitions:
         return len(self.states)
 
     def __add__(self, later: Transitions) -> Transitions:
-        pairs = zip(self.tensors(), later.tensors(), strict=True)
-        return Transitions(*(torch.cat(pair) for pair in pairs))
+        columns = zip(self._columns(), later._columns(), strict=True)
+        return Transitions(*(torch.cat(pair) for pair in columns))
 
     def __getitem__(self, index: slice | Tensor) -> Transitions:
-        return Transitions(*(tensor[index] for tensor in self.tensors()))
+        return Transitions(*(column[index] for column in self._columns()))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return states, actions, next states and rewards."""
+        """Return what models learn from: states, actions, next states and rewards."""
         return self.states, self.actions, self.next_states, self.rewards
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        return (*self.tensors(), self.stamps)
 
     def isfinite(self) -> bool:
         """Whether every value is."""

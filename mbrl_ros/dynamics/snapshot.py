@@ -4,44 +4,87 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from torch import Tensor
 
+import mbrl_ros
 from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.robots.spec import RobotSpec
 
-FORMAT = "mbrl_ros.model.1"
+FORMAT = "mbrl_ros.model.2"
 MAX_BYTES = 16 * 1024 * 1024
+
+_CHECKSUM = "checksum"
+_UNSET = "0" * 64  # stands in the file while its SHA-256 is taken
 
 
 class SnapshotError(ValueError):
     """Bytes that are not a usable model of this robot; the message says why."""
 
 
-@dataclass(frozen=True)
+def _not_negative(value: float) -> float:
+    if value < 0.0:
+        raise ValueError("expected a number >= 0, or nan for: not known")
+    return value
+
+
+def _iso_time(text: str) -> str:
+    # pydantic's own would take a bare number for seconds since 1970.
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("expected an ISO 8601 time with its offset from UTC")
+    return text
+
+
+Text = Annotated[str, Field(max_length=10_000)]
+Natural = Annotated[int, Field(ge=0)]
+IsoTime = Annotated[str, Field(max_length=100), AfterValidator(_iso_time)]
+Error = Annotated[float, AfterValidator(_not_negative)]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class SnapshotInfo:
     """What a snapshot says about itself.
 
-    kind, robot, state, action: must agree with the model that restores it. transitions: how
-    many it was trained on. one_step_error: see `model.one_step_error`. The stamps, in
-    nanoseconds of robot time, say from which tick on this model may be used, and from which
-    tick on its successor may; a run in lockstep keeps to them, so that it repeats exactly.
+    kind, robot, control_rate (Hz), state, action (names, by commas), reward (whether the model
+    predicts one): must agree with the model that restores it.
+    transitions: how many it was trained on. one_step_error: see `model.one_step_error`, of data
+    that it was not trained on; nan if not known. data: where they came from. training_seconds:
+    how long it was trained. The stamps, in nanoseconds of robot time, say from which tick on
+    this model may be used, and from which tick on its successor may; a run in lockstep keeps
+    to them, so that it repeats exactly. version: of the package that wrote it.
     """
 
-    kind: str
-    robot: str
-    state: str
-    action: str
-    transitions: int
-    one_step_error: float
-    effective_from: int = 0
-    next_effective_from: int = 0
-    format: str = FORMAT
+    kind: Text
+    robot: Text
+    control_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    state: Text
+    action: Text
+    reward: bool
+    transitions: Natural
+    one_step_error: Error
+    data: Text
+    training_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    effective_from: Natural
+    next_effective_from: Natural
+    created_at: IsoTime
+    version: Text
+    format: Text
 
 
 _INFO = TypeAdapter(SnapshotInfo)
+_HEADER = TypeAdapter(dict[str, object])
+_METADATA = TypeAdapter(dict[str, str])
+# Of a snapshot and of the model that is to restore it these must be alike.
+_AGREE = ("kind", "robot", "control_rate", "state", "action", "reward")
 
 
 def describe(
@@ -50,45 +93,64 @@ def describe(
     one_step_error: float,
     effective_from: int = 0,
     next_effective_from: int = 0,
+    training_seconds: float = 0.0,
+    data: str = "live",
 ) -> SnapshotInfo:
     """Say what a snapshot of this model of this robot says about itself."""
     return SnapshotInfo(
         kind=model.kind,
         robot=robot.name,
+        control_rate=robot.control_rate,
         state=",".join(robot.state_names),
         action=",".join(robot.action_names),
+        reward=robot.reward is not None,
         transitions=model.transitions,
         one_step_error=one_step_error,
+        data=data,
+        training_seconds=training_seconds,
         effective_from=effective_from,
         next_effective_from=next_effective_from,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=mbrl_ros.__version__,
+        format=FORMAT,
     )
 
 
 def encode(model: DynamicsModel, info: SnapshotInfo) -> bytes:
     """Return the bytes of a safetensors file that holds the model and its description."""
-    metadata = {name: str(value) for name, value in asdict(info).items()}
-    tensors = {name: tensor.contiguous() for name, tensor in model.snapshot().items()}
-    return safetensors.torch.save(tensors, metadata)
+    return pack(
+        model.snapshot(), {field.name: str(getattr(info, field.name)) for field in fields(info)}
+    )
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file, sealed by a checksum in its metadata.
+
+    It is the SHA-256 of the whole file with 64 zeros in its place, so that it covers every
+    byte: a header that was damaged but still parses is refused as well as damaged values.
+    """
+    data = safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        {**metadata, _CHECKSUM: _UNSET},
+    )
+    found = _entry(_UNSET)
+    return data.replace(found, _entry(hashlib.sha256(data).hexdigest()), 1)
 
 
 def decode(data: bytes, model: DynamicsModel, robot: RobotSpec) -> SnapshotInfo:
     """Restore `model` from the bytes of a snapshot.
 
-    Raises SnapshotError, leaving `model` as it was, if they are too many, not a snapshot, of
-    another robot or kind, of wrong shape, or hold values that are not finite.
+    Raises SnapshotError, leaving `model` as it was, if they are too many, not a snapshot,
+    damaged, of another robot or kind, of wrong shape, or hold values that are not finite.
     """
-    if len(data) > MAX_BYTES:
-        raise SnapshotError(f"snapshot has {len(data)} bytes, at most {MAX_BYTES} are accepted")
-    info = _read_info(data)
+    info = read_info(data)
     expected = describe(robot, model, 0.0)
-    for name in ("format", "kind", "robot", "state", "action"):
+    for name in _AGREE:
         if getattr(info, name) != getattr(expected, name):
             raise SnapshotError(
                 f"snapshot's {name} is '{getattr(info, name)}', "
                 f"expected '{getattr(expected, name)}'"
             )
-    if info.transitions < 0:
-        raise SnapshotError(f"snapshot's transitions is {info.transitions}, expected 0 or more")
     try:
         model.restore(safetensors.torch.load(data))
     except Exception as error:
@@ -97,17 +159,50 @@ def decode(data: bytes, model: DynamicsModel, robot: RobotSpec) -> SnapshotInfo:
     return info
 
 
-def _read_info(data: bytes) -> SnapshotInfo:
+def read_info(data: bytes) -> SnapshotInfo:
+    """Return what the bytes of a snapshot say about it.
+
+    Raises SnapshotError if they are too many, not a snapshot, damaged, or if what they say is
+    not complete and valid.
+    """
+    if len(data) > MAX_BYTES:
+        raise SnapshotError(f"snapshot has {len(data)} bytes, at most {MAX_BYTES} are accepted")
     # The format: 8 bytes of header length, then JSON whose __metadata__ maps text to text.
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > len(data) - 8:
+        raise SnapshotError("snapshot is truncated or not a safetensors file")
     try:
-        length = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or length > len(data) - 8:
-            raise SnapshotError("snapshot is truncated or not a safetensors file")
-        header = TypeAdapter(dict[str, object]).validate_json(data[8 : 8 + length])
-        return _INFO.validate_python(header.get("__metadata__"))
+        header = _HEADER.validate_json(data[8 : 8 + length])
+        metadata = _METADATA.validate_python(header.get("__metadata__"))
+        if metadata.get("format") != FORMAT:
+            raise SnapshotError(
+                f"snapshot's format is '{metadata.get('format')}', expected '{FORMAT}'"
+            )
+        checksum = metadata.pop(_CHECKSUM, "")
+        blank = data.replace(_entry(checksum), _entry(_UNSET), 1)
+        if hashlib.sha256(blank).hexdigest() != checksum:
+            raise SnapshotError("snapshot is damaged: its checksum does not match")
+        return _INFO.validate_strings(metadata)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        where = "".join(f"{part}: " for part in problem["loc"])
         raise SnapshotError(
-            f"snapshot's description is not valid: {where}: {problem['msg']}"
+            f"snapshot's description is not valid: {where}{problem['msg']}"
         ) from None
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a snapshot to a file: all of it or, when that fails, nothing.
+
+    Raises OSError if it cannot be written, SnapshotError if it could not be read again.
+    """
+    if len(data) > MAX_BYTES:
+        raise SnapshotError(f"snapshot has {len(data)} bytes, at most {MAX_BYTES} are accepted")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _entry(checksum: str) -> bytes:
+    """Return how the checksum stands in the header."""
+    return f'"{_CHECKSUM}":"{checksum}"'.encode()

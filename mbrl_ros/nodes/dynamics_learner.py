@@ -108,6 +108,8 @@ class DynamicsLearner(ManagedNode):
             JointState, "applied_action", self._on_action, RECORDING
         )
         self.create_subscription(JointState, "state", self._on_state, RECORDING)
+        if self._robot.reward is not None:
+            self.create_subscription(JointState, self._robot.reward, self._on_reward, RECORDING)
         self.create_service(Trigger, "~/save", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -157,8 +159,18 @@ class DynamicsLearner(ManagedNode):
             self._recorder.add_action(stamp, action)
             self._maybe_update()
 
+    def _on_reward(self, message: JointState) -> None:
+        stamp, reward = to_nanoseconds(message.header.stamp), self._read(message, "reward")
+        if reward is not None:
+            self._recorder.add_reward(stamp, reward[0])
+            self._maybe_update()
+
     def _read(self, message: JointState, what: str) -> list[float] | None:
-        names = self._robot.state_names if what == "state" else self._robot.action_names
+        names = {
+            "state": self._robot.state_names,
+            "action": self._robot.action_names,
+            "reward": ["reward"],
+        }[what]
         try:
             return read_named_values(message, names)
         except ValueError as error:
@@ -286,6 +298,7 @@ class DynamicsLearner(ManagedNode):
                 "stored": self._stored,
                 "unstored": self._unstored,
                 "skipped_steps": self._recorder.skipped,
+                "unrewarded_steps": self._recorder.unrewarded,
                 "rejected_messages": self._rejected,
                 "model_transitions": self._model.transitions,
                 "one_step_error": self._error,
