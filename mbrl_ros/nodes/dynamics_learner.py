@@ -135,6 +135,7 @@ class DynamicsLearner(ManagedNode):
             self._stored = len(self._experience)
             if len(past) >= self._first_update:
                 self._model.update(past)
+                self._model.improve()
                 self.get_logger().info(f"learned from {len(past)} stored transitions")
 
     # -- data -------------------------------------------------------------------------------
@@ -227,6 +228,7 @@ class DynamicsLearner(ManagedNode):
                 self._error = one_step_error(self._model, job.new)
             if len(job.new):
                 self._model.update(job.new)
+                self._model.improve()
             self._failure = ""
         except ValueError as error:
             # The planner keeps the model it has; the next update tries again.
