@@ -14,13 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.dataset import Trajectory
 from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.planning.noise import coloured_noise
-from mbrl_ros.robots import RobotSpec, load_robot
+from mbrl_ros.robots.spec import (
+    ActionDimension,
+    Command,
+    Cost,
+    GoalDimension,
+    RobotSpec,
+    Sensor,
+    StateDimension,
+    Success,
+    load_robot,
+)
 from mbrl_ros.sim.mujoco_plant import MujocoPlant
 
 INSTALL = "pip install 'mbrl_ros[bench]'"
+_ANEW = "make it anew with: mbrl bench logs"
 
 _SCALES = (0.2, 0.7)  # of the random actions, as shares of half their range
 _SHORTEST = 40  # steps; what an end stop cuts shorter than this is drawn again
@@ -34,33 +45,17 @@ class BenchmarkError(ValueError):
 
 
 @dataclass(frozen=True)
-class Episode:
-    """T steps from one start: states (T + 1, D), actions (T, A) in force between them; float64."""
-
-    states: Tensor
-    actions: Tensor
-
-    def transitions(self) -> Transitions:
-        """Return the T transitions."""
-        return Transitions(self.states[:-1], self.actions, self.states[1:])
-
-
-@dataclass(frozen=True)
 class Log:
-    """Episodes of one task, to learn from and, apart from them, to be judged by.
+    """Episodes of one robot, to learn from and, apart from them, to be judged by."""
 
-    angles (D,): which state dimensions wrap at +-pi.
-    """
-
-    task: str
-    angles: tuple[bool, ...]
-    training: tuple[Episode, ...]
-    test: tuple[Episode, ...]
+    robot: RobotSpec
+    training: tuple[Trajectory, ...]
+    test: tuple[Trajectory, ...]
 
     @property
     def features(self) -> FeatureMap:
         """Return what models see of states and actions."""
-        return FeatureMap(self.angles, self.training[0].actions.shape[1])
+        return FeatureMap(self.robot.angle_mask, len(self.robot.action_names))
 
     def first(self, training: int, test: int) -> Log:
         """Return the log of the first so many episodes of either part."""
@@ -69,14 +64,15 @@ class Log:
 
 @dataclass(frozen=True)
 class Task:
-    """How a log is made.
+    """How the log of a robot is made.
 
-    make: (number of episodes, seed) -> (angles, episodes). training, test: how many episodes;
+    episodes: (robot, number, seed) -> trajectories. training, test: how many there are;
     quick_training, quick_test: how many of them `--quick` uses.
     """
 
     name: str
-    make: Callable[[int, int], tuple[tuple[bool, ...], list[Episode]]]
+    robot: Callable[[], RobotSpec]
+    episodes: Callable[[RobotSpec, int, int], list[Trajectory]]
     training: int
     test: int
     quick_training: int
@@ -87,15 +83,15 @@ class Task:
 
         Raises BenchmarkError or RobotError if the simulator cannot be imported.
         """
-        angles, episodes = self.make(self.training + self.test, seed)
-        test = self.test
-        return Log(self.name, angles, tuple(episodes[test:]), tuple(episodes[:test]))
+        robot = self.robot()
+        episodes = self.episodes(robot, self.training + self.test, seed)
+        return Log(robot, tuple(episodes[self.test :]), tuple(episodes[: self.test]))
 
 
 # -- robots of this package -----------------------------------------------------------------
 
 
-def _cartpole(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode]]:
+def _cartpole(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
     """Every other episode swings the pole up, so that all of the state space is seen."""
 
     def policy(noise: Tensor, index: int) -> _Policy:
@@ -112,10 +108,10 @@ def _cartpole(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode]]:
 
         return act
 
-    return _simulated(load_robot("cartpole"), policy, count, 100, seed)
+    return _simulated(robot, policy, count, 100, seed)
 
 
-def _arm2(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode]]:
+def _arm2(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
     def policy(noise: Tensor, index: int) -> _Policy:
         def act(state: list[float], step: int) -> list[float]:
             # A weak spring keeps the elbow off its end stops.
@@ -123,7 +119,7 @@ def _arm2(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode]]:
 
         return act
 
-    return _simulated(load_robot("arm2"), policy, count, 100, seed)
+    return _simulated(robot, policy, count, 100, seed)
 
 
 def _simulated(
@@ -132,17 +128,18 @@ def _simulated(
     count: int,
     steps: int,
     seed: int,
-) -> tuple[tuple[bool, ...], list[Episode]]:
+) -> list[Trajectory]:
     """Drive a plant; an episode ends before it touches an end stop, as it does for a learner."""
     plant = MujocoPlant(robot)
     substeps = round(robot.period / plant.time_step)
     bounds = [dimension.bounds for dimension in robot.command.dimensions]
     generator = torch.Generator().manual_seed(seed)
-    episodes: list[Episode] = []
+    episodes: list[Trajectory] = []
     while len(episodes) < count:
         policy = make_policy(_noise(bounds, steps, generator), len(episodes))
         plant.reset()
-        states, actions = [_state(robot, plant)], []
+        states: list[list[float]] = [_state(robot, plant)]
+        actions: list[list[float]] = []
         for step in range(steps):
             wished = policy(states[-1], step)
             action = [
@@ -156,8 +153,16 @@ def _simulated(
             states.append(state)
             actions.append(action)
         if len(actions) >= _SHORTEST:
-            episodes.append(Episode(torch.tensor(states).double(), torch.tensor(actions).double()))
-    return tuple(robot.angle_mask), episodes
+            episodes.append(
+                _episode(robot, torch.tensor(states).double(), torch.tensor(actions).double())
+            )
+    return episodes
+
+
+def _episode(robot: RobotSpec, states: Tensor, actions: Tensor) -> Trajectory:
+    """Make a trajectory of states (T + 1, D) and actions (T, A) that begins at time zero."""
+    stamps = torch.arange(len(states)) * robot.period_nanoseconds
+    return Trajectory(stamps, states, actions, actions.new_zeros(len(actions), 0))
 
 
 def _noise(bounds: list[tuple[float, float]], steps: int, generator: torch.Generator) -> Tensor:
@@ -178,8 +183,36 @@ def _state(robot: RobotSpec, plant: MujocoPlant) -> list[float]:
 # -- Gymnasium ------------------------------------------------------------------------------
 
 
-def _half_cheetah(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode]]:
-    """HalfCheetah-v5 as it is: 17 observations, none of which wraps, 6 actions."""
+# Of HalfCheetah-v5, in the order of its observations and actions.
+_CHEETAH_PLACES = ("height", "pitch", "bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+_CHEETAH_RATES = ("forward_velocity", *(f"{place}_velocity" for place in _CHEETAH_PLACES))
+_CHEETAH_MOTORS = _CHEETAH_PLACES[2:]
+
+
+def _half_cheetah_robot() -> RobotSpec:
+    """HalfCheetah-v5 as it is: 17 observations, none of which wraps, 6 actions in [-1, 1]."""
+    places = [
+        StateDimension(name, "joint_states", name, "position", "m" if name == "height" else "rad")
+        for name in _CHEETAH_PLACES
+    ]
+    rates = [
+        StateDimension(name, "joint_states", name, "velocity", "m/s" if i < 2 else "rad/s")
+        for i, name in enumerate(_CHEETAH_RATES)
+    ]
+    motors = [ActionDimension(f"{name}_motor", "1", (-1.0, 1.0)) for name in _CHEETAH_MOTORS]
+    return RobotSpec(
+        name="half_cheetah",
+        control_rate=20.0,
+        sensors={"joint_states": Sensor("sensor_msgs/msg/JointState")},
+        state=(*places, *rates),
+        command=Command("commands", "std_msgs/msg/Float64MultiArray", tuple(motors)),
+        goal=(GoalDimension("forward_velocity", (0.0, 10.0), 0.5),),
+        cost=Cost(goal={"forward_velocity": 1.0}),
+        success=Success("forward_velocity", 0.5, 2.0),
+    )
+
+
+def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
     try:
         import gymnasium
         import mujoco  # noqa: F401  (Gymnasium says less clearly that it is missing)
@@ -188,28 +221,29 @@ def _half_cheetah(count: int, seed: int) -> tuple[tuple[bool, ...], list[Episode
             f"task half_cheetah needs Gymnasium with MuJoCo, which cannot be imported ({error}); "
             f"install it with: {INSTALL}"
         ) from None
+    steps = 200
     environment = gymnasium.make("HalfCheetah-v5")
-    steps, size = 200, 6
+    bounds = [dimension.bounds for dimension in robot.command.dimensions]
     generator = torch.Generator().manual_seed(seed)
     episodes = []
     for index in range(count):
-        noise = _noise([(-1.0, 1.0)] * size, steps, generator).clamp(-1.0, 1.0)
+        actions = _noise(bounds, steps, generator).clamp(-1.0, 1.0).double()
         observation, _ = environment.reset(seed=seed if index == 0 else None)
-        states, actions = [observation], noise.double().numpy()
-        for action in actions:
+        states = [observation]
+        for action in actions.numpy():
             observation, *_ = environment.step(action)
             states.append(observation)
-        episodes.append(Episode(torch.from_numpy(np.array(states)), torch.from_numpy(actions)))
+        episodes.append(_episode(robot, torch.from_numpy(np.array(states)), actions))
     environment.close()
-    return (False,) * len(states[0]), episodes
+    return episodes
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("cartpole", _cartpole, training=30, test=10, quick_training=8, quick_test=4),
-        Task("arm2", _arm2, training=30, test=10, quick_training=8, quick_test=4),
-        Task("half_cheetah", _half_cheetah, training=50, test=10, quick_training=10, quick_test=4),
+        Task("cartpole", lambda: load_robot("cartpole"), _cartpole, 30, 10, 8, 4),
+        Task("arm2", lambda: load_robot("arm2"), _arm2, 30, 10, 8, 4),
+        Task("half_cheetah", _half_cheetah_robot, _half_cheetah, 50, 10, 10, 4),
     )
 }
 
@@ -225,55 +259,49 @@ def log_path(folder: Path, task: str) -> Path:
 def save_log(log: Log, path: Path) -> None:
     """Write a log as npz.
 
-    The episodes lie behind one another, the test ones first: states (sum of T + 1, D),
-    actions (sum of T, A), lengths (episodes,) the Ts, test: how many are for the test,
-    angles (D,).
+    The episodes lie behind one another, those for the test first: states (sum of T + 1, D),
+    actions (sum of T, A), lengths (episodes,) the Ts, test () how many are for the test.
     """
     episodes = (*log.test, *log.training)
     np.savez_compressed(
         path,
         states=torch.cat([episode.states for episode in episodes]).numpy(),
         actions=torch.cat([episode.actions for episode in episodes]).numpy(),
-        lengths=np.array([len(episode.actions) for episode in episodes]),
+        lengths=np.array([len(episode) for episode in episodes]),
         test=np.array(len(log.test)),
-        angles=np.array(log.angles),
     )
 
 
-def load_log(path: Path, task: str) -> Log:
+def load_log(path: Path, robot: RobotSpec) -> Log:
     """Read what `save_log` wrote.
 
-    Raises BenchmarkError if the file cannot be read or does not hold a log.
+    Raises BenchmarkError if the file cannot be read or does not hold a log of this robot.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {
-                name: file[name] for name in ("states", "actions", "lengths", "test", "angles")
-            }
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in ("states", "actions", "lengths", "test")}
+        states = torch.from_numpy(arrays["states"].astype(np.float64))
+        actions = torch.from_numpy(arrays["actions"].astype(np.float64))
+        lengths = [int(length) for length in arrays["lengths"].ravel()]
+        test = int(arrays["test"])
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise BenchmarkError(f"log {path}: cannot be read: {error}; {_ANEW}") from None
+    steps, sizes = sum(lengths), (len(robot.state), len(robot.action_names))
+    expected = ((steps + len(lengths), sizes[0]), (steps, sizes[1]))
+    if (states.shape, actions.shape) != expected or min(lengths, default=0) < 1:
         raise BenchmarkError(
-            f"log {path}: cannot be read: {error}; make it anew with: mbrl bench logs"
-        ) from None
-    lengths = [int(length) for length in arrays["lengths"].ravel()]
-    test = int(arrays["test"])
-    states, actions = torch.from_numpy(arrays["states"]), torch.from_numpy(arrays["actions"])
-    expected = (sum(lengths) + len(lengths), sum(lengths))
-    if (
-        states.ndim != 2
-        or actions.ndim != 2
-        or (len(states), len(actions)) != expected
-        or arrays["angles"].shape != (states.shape[1],)
-        or not 0 < test < len(lengths)
-        or not (states.isfinite().all() and actions.isfinite().all())
-    ):
-        raise BenchmarkError(
-            f"log {path}: states {list(states.shape)}, actions {list(actions.shape)} and "
-            f"{len(lengths)} episodes do not fit each other or are not finite; "
-            "make it anew with: mbrl bench logs"
+            f"log {path}: states {tuple(states.shape)} and actions {tuple(actions.shape)}, "
+            f"expected {expected[0]} and {expected[1]} for {len(lengths)} episodes of "
+            f"{robot.name}; {_ANEW}"
         )
+    if not 0 < test < len(lengths):
+        raise BenchmarkError(
+            f"log {path}: {test} episodes for the test, expected 1 to {len(lengths) - 1}; {_ANEW}"
+        )
+    if not (states.isfinite().all() and actions.isfinite().all()):
+        raise BenchmarkError(f"log {path}: holds a value that is not finite; {_ANEW}")
     parts = zip(
         states.split([length + 1 for length in lengths]), actions.split(lengths), strict=True
     )
-    episodes = [Episode(*part) for part in parts]
-    angles = tuple(bool(angle) for angle in arrays["angles"])
-    return Log(task, angles, tuple(episodes[test:]), tuple(episodes[:test]))
+    episodes = [_episode(robot, *part) for part in parts]
+    return Log(robot, tuple(episodes[test:]), tuple(episodes[:test]))
