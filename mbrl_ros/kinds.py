@@ -38,5 +38,13 @@ class Kinds:
         return others | self._built_in
 
 
-MODELS = Kinds("model", "mbrl_ros.dynamics", {"gp": "mbrl_ros.dynamics.gp:GaussianProcess"})
+MODELS = Kinds(
+    "model",
+    "mbrl_ros.dynamics",
+    {
+        "gp": "mbrl_ros.dynamics.gp:GaussianProcess",
+        "ensemble": "mbrl_ros.dynamics.ensemble:Ensemble",
+        "mlp": "mbrl_ros.dynamics.ensemble:MLP",
+    },
+)
 PLANNERS = Kinds("planner", "mbrl_ros.planners", {"mppi": "mbrl_ros.planning.mppi:MPPI"})
