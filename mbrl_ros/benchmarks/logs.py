@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from mbrl_ros.dynamics.dataset import Trajectory
 from mbrl_ros.dynamics.features import FeatureMap
+from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.robots.spec import (
     ActionDimension,
@@ -60,6 +63,11 @@ class Log:
     def first(self, training: int, test: int) -> Log:
         """Return the log of the first so many episodes of either part."""
         return replace(self, training=self.training[:training], test=self.test[:test])
+
+
+def transitions(episodes: Sequence[Trajectory]) -> Transitions:
+    """Put the transitions of episodes behind one another."""
+    return reduce(add, (episode.transitions() for episode in episodes))
 
 
 @dataclass(frozen=True)
@@ -215,14 +223,18 @@ def _half_cheetah_robot() -> RobotSpec:
 def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
     try:
         import gymnasium
-        import mujoco  # noqa: F401  (Gymnasium says less clearly that it is missing)
+        import mujoco
     except ImportError as error:
         raise BenchmarkError(
             f"task half_cheetah needs Gymnasium with MuJoCo, which cannot be imported ({error}); "
             f"install it with: {INSTALL}"
         ) from None
     steps = 200
+    # MuJoCo would write a log file about an attribute in Gymnasium's model.
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
     environment = gymnasium.make("HalfCheetah-v5")
+    mujoco.set_mju_user_warning(before)
     bounds = [dimension.bounds for dimension in robot.command.dimensions]
     generator = torch.Generator().manual_seed(seed)
     episodes = []
