@@ -188,6 +188,12 @@ def evaluate(
     )
 
 
+def horizon_steps(trajectories: Sequence[Trajectory], seconds: float, period: float) -> int:
+    """Return `seconds` in steps, at least one and at most what the longest trajectory has."""
+    longest = max((len(piece) for piece in trajectories), default=0)
+    return max(1, min(round(seconds / period), longest))
+
+
 def _cut(
     trajectories: Sequence[Trajectory], horizon: int, starts: int
 ) -> tuple[Tensor, Tensor, Tensor]:
