@@ -215,11 +215,9 @@ def train(
     seed: SeedOption = 0,
 ) -> None:
     """Train a model from recorded data, and evaluate it on the part that was held out."""
-    import rich
-
     from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
     from mbrl_ros.offline import sources, training
-    from mbrl_ros.offline.evaluation_report import table
+    from mbrl_ros.offline.evaluation_report import show
     from mbrl_ros.robots import load_robot
 
     try:
@@ -233,7 +231,7 @@ def train(
         if held_out.runs:
             pieces = held_out.trajectories(spec)
             steps = horizon_steps(pieces, horizon, spec.period)
-            rich.print(table(evaluate(trained, pieces, spec, horizon=steps, seed=seed)))
+            show(evaluate(trained, pieces, spec, horizon=steps, seed=seed))
     except (OSError, ValueError) as error:
         raise _fail(str(error), 1) from None
 
@@ -263,12 +261,10 @@ def evaluate_model(
     seed: SeedOption = 0,
 ) -> None:
     """Measure a model: open-loop error, calibration and when it diverges, against horizon."""
-    import rich
-
     from mbrl_ros.dynamics import snapshot
     from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
     from mbrl_ros.offline import sources
-    from mbrl_ros.offline.evaluation_report import draw, table
+    from mbrl_ros.offline.evaluation_report import draw, show
 
     try:
         trained, spec = snapshot.load(model, robot)
@@ -283,7 +279,7 @@ def evaluate_model(
             starts=starts,
             seed=seed,
         )
-        rich.print(table(found))
+        show(found)
         if json_file is not None:
             json_file.write_text(found.to_json() + "\n", "utf-8")
         if plot is not None:
