@@ -215,7 +215,7 @@ def train(
     seed: SeedOption = 0,
 ) -> None:
     """Train a model from recorded data, and evaluate it on the part that was held out."""
-    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
+    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps, state_scale
     from mbrl_ros.offline import sources, training
     from mbrl_ros.offline.evaluation_report import show
     from mbrl_ros.robots import load_robot
@@ -231,7 +231,9 @@ def train(
         if held_out.runs:
             pieces = held_out.trajectories(spec)
             steps = horizon_steps(pieces, horizon, spec.period)
-            show(evaluate(trained, pieces, spec, horizon=steps, seed=seed))
+            # The last steps may be of a robot that has come to rest.
+            scale = state_scale(source.trajectories(spec), trained.features)
+            show(evaluate(trained, pieces, spec, horizon=steps, scale=scale, seed=seed))
     except (OSError, ValueError) as error:
         raise _fail(str(error), 1) from None
 

@@ -97,6 +97,9 @@ def test_the_scale_of_an_angle_does_not_see_the_wrap(cartpole, features):
     piece.states[:, 2] = angle
     found = evaluate(KnownModel(features), [piece], cartpole, horizon=5)
     assert found.scale[2] == pytest.approx(0.1 / math.sqrt(2.0), rel=0.1)
+    given = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    other = evaluate(KnownModel(features), [piece], cartpole, horizon=5, scale=given)
+    assert other.nrmse == pytest.approx(found.rmse / given.numpy())
 
 
 def test_a_model_that_knows_the_noise_covers_as_it_says(cartpole, features):

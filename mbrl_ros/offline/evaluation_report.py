@@ -98,8 +98,16 @@ def draw(found: Evaluation, path: Path, title: str) -> None:
         diverged = found.divergence_time(threshold)
         if diverged is not None:
             errors.axvline(diverged, lw=0.8, color="tab:red")
-            errors.annotate(
-                f" {diverged:.2f} s", (diverged, threshold), color="tab:red", va="bottom"
+            top = errors.get_xaxis_transform()
+            errors.text(
+                diverged,
+                0.97,
+                f" {diverged:.2f} s",
+                color="tab:red",
+                va="top",
+                transform=top,
+                fontsize=8,
+                backgroundcolor="white",
             )
     # The growth of an error from step to step is a slope there.
     errors.set_yscale("log")

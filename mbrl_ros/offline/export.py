@@ -14,7 +14,7 @@ from rich.progress import track
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mbrl_ros.dynamics.dataset import trajectories
+from mbrl_ros.dynamics.dataset import Trajectory, trajectories
 from mbrl_ros.dynamics.experience import Experience
 from mbrl_ros.offline.bags import JOINT_STATE, BagError
 from mbrl_ros.robots.spec import NANOSECONDS
@@ -71,11 +71,15 @@ def _write(experience: Experience, path: Path, progress: bool) -> int:
             topic: writer.add_connection(f"/{topic}", JOINT_STATE, typestore=store)
             for topic in topics
         }
-        total = (1 + len(topics)) * len(experience)
+        pieces = [
+            piece
+            for run in experience.runs()
+            for piece in trajectories(run.transitions, about.period_nanoseconds)
+        ]
         for topic, stamp, values in track(
-            _messages(experience),
+            _messages(pieces),
             f"writing {path.name}",
-            total=total,
+            total=len(topics) * sum(len(piece) for piece in pieces) + len(pieces),
             console=Console(stderr=True),
             disable=not progress,
         ):
@@ -96,15 +100,14 @@ def _write(experience: Experience, path: Path, progress: bool) -> int:
     return count
 
 
-def _messages(experience: Experience) -> Iterator[tuple[str, int, Sequence[float]]]:
-    """Yield topic, stamp and values, in the order in which they happened within each run."""
-    for run in experience.runs():
-        for piece in trajectories(run.transitions, experience.description.period_nanoseconds):
-            stamps, states = piece.stamps.tolist(), piece.states.tolist()
-            actions, rewards = piece.actions.tolist(), piece.rewards.tolist()
-            yield "state", stamps[0], states[0]
-            for i in range(len(piece)):
-                yield "applied_action", stamps[i], actions[i]
-                yield "state", stamps[i + 1], states[i + 1]
-                if rewards[i]:
-                    yield "reward", stamps[i + 1], rewards[i]
+def _messages(pieces: Sequence[Trajectory]) -> Iterator[tuple[str, int, Sequence[float]]]:
+    """Yield topic, stamp and values, in the order in which they happened within each piece."""
+    for piece in pieces:
+        stamps, states = piece.stamps.tolist(), piece.states.tolist()
+        actions, rewards = piece.actions.tolist(), piece.rewards.tolist()
+        yield "state", stamps[0], states[0]
+        for i in range(len(piece)):
+            yield "applied_action", stamps[i], actions[i]
+            yield "state", stamps[i + 1], states[i + 1]
+            if rewards[i]:
+                yield "reward", stamps[i + 1], rewards[i]
