@@ -38,5 +38,12 @@ class Kinds:
         return others | self._built_in
 
 
-MODELS = Kinds("model", "mbrl_ros.dynamics", {"gp": "mbrl_ros.dynamics.gp:GaussianProcess"})
+MODELS = Kinds(
+    "model",
+    "mbrl_ros.dynamics",
+    {
+        "gp": "mbrl_ros.dynamics.gp:GaussianProcess",
+        "svgp": "mbrl_ros.dynamics.svgp:SparseGaussianProcess",
+    },
+)
 PLANNERS = Kinds("planner", "mbrl_ros.planners", {"mppi": "mbrl_ros.planning.mppi:MPPI"})

@@ -18,11 +18,14 @@ PACKAGE = CHECKOUT / "mbrl_ros"
 
 # Import name -> rosdep key, for what is not a ROS package; None: pip only, see package.xml.
 PYTHON_KEYS = {
+    "gpytorch": None,
     "matplotlib": "python3-matplotlib",
     "mujoco": None,
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",
+    "rich": "python3-rich",
     "safetensors": None,
+    "scipy": "python3-scipy",
     "torch": None,
     "typer": "python3-typer",
     "yaml": "python3-yaml",

@@ -39,6 +39,8 @@ class FeatureMap:
 
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return model inputs (..., F) of states (..., D) and actions (..., A)."""
+        if not self.angles:
+            return torch.cat([states, actions], dim=-1)
         angles = states[..., self.angles]
         return torch.cat(
             [states[..., self.plain], torch.sin(angles), torch.cos(angles), actions], dim=-1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -11,7 +12,6 @@ import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
-from math import nan
 from pathlib import Path
 
 import torch
@@ -21,9 +21,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.dynamics.experience import Experience, ExperienceError
-from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model, one_step_error
+from mbrl_ros.dynamics.model import Transitions, make_model
+from mbrl_ros.dynamics.online import OnlineLearner
 from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
 from mbrl_ros.robots import load_robot
+from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
     bytes_message,
     read_named_values,
@@ -46,7 +48,29 @@ PARAMETERS = (
         "Update after exactly every `update_every` steps, however long that takes; otherwise "
         "as soon as the update before is done.",
     ),
+    Parameter(
+        "slices",
+        1,
+        "Slices of training that follow every update; the background adds more, not in lockstep.",
+        0,
+        1000,
+    ),
     Parameter("threads", 1, "Threads of one update.", 1, 64),
+    Parameter(
+        "cpu_share",
+        0.9,
+        "Share of one core that learning takes at most; without effect in lockstep.",
+        0.05,
+        1.0,
+    ),
+    Parameter("niceness", 5, "Added to the niceness of the thread that learns.", 0, 19),
+    Parameter(
+        "publish_rate",
+        5.0,
+        "Models published per second at most; without effect in lockstep.",
+        0.01,
+        100.0,
+    ),
     Parameter(
         "experience",
         "",
@@ -59,8 +83,12 @@ PARAMETERS = (
 
 # Stored transitions that a start learns from.
 _LOADED = 20_000
+# Slices of training that they get before the robot may move, at most.
+_START_SLICES = 100
 # Updates whose times diagnostics summarise.
 _WINDOW = 10_000
+# How far back diagnostics look at how well the model does.
+_QUALITY_WINDOW = 60 * NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -80,8 +108,14 @@ class DynamicsLearner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = load_robot(values["robot"])
-        self._seed = values["seed"]
-        self._model: DynamicsModel = make_model(values["model"], self._robot, self._seed)
+        self._learner = OnlineLearner(
+            lambda: make_model(values["model"], self._robot, values["seed"]), _QUALITY_WINDOW
+        )
+        self._quality = self._learner.quality()
+        self._slices = values["slices"]
+        self._cpu_share = values["cpu_share"]
+        self._niceness = values["niceness"]
+        self._publish_period = 1.0 / values["publish_rate"]
         self._first_update = values["first_update"]
         self._update_every = values["update_every"]
         self._lockstep = values["lockstep"]
@@ -97,7 +131,12 @@ class DynamicsLearner(ManagedNode):
         self._announced = False
         self._rejected = 0
         self._failure = ""
-        self._error = nan
+        self._stop = threading.Event()
+        self._unpublished = False  # whether there is something new since the last one
+        self._effective = (0, 0)  # of the last update, see SnapshotInfo
+        self._next_publication = 0.0  # seconds of the monotonic clock
+        self._publications = 0
+        self._held_back = 0
         self._update_ms: deque[float] = deque(maxlen=_WINDOW)
         self._experience = self._open_experience(values["experience"])
         self._learn_from_past(values["model_file"])
@@ -124,9 +163,10 @@ class DynamicsLearner(ManagedNode):
         return Experience(self._save_folder, self._robot) if directory else None
 
     def _learn_from_past(self, model_file: str) -> None:
+        model = self._learner.model
         if model_file:
             try:
-                info = decode(Path(model_file).read_bytes(), self._model, self._robot)
+                info = decode(Path(model_file).read_bytes(), model, self._robot)
             except (OSError, SnapshotError) as error:
                 raise ValueError(f"parameter 'model_file': {model_file}: {error}") from None
             self.get_logger().info(f"starting from {model_file}: {info.transitions} transitions")
@@ -134,8 +174,12 @@ class DynamicsLearner(ManagedNode):
             past = self._experience.load(newest=_LOADED)
             self._stored = len(self._experience)
             if len(past) >= self._first_update:
-                self._model.update(past)
+                model.update(past)
+                for _ in range(_START_SLICES):
+                    if not model.improve():
+                        break
                 self.get_logger().info(f"learned from {len(past)} stored transitions")
+        self._learner.start_from(model)
 
     # -- data -------------------------------------------------------------------------------
 
@@ -209,37 +253,94 @@ class DynamicsLearner(ManagedNode):
             self._pending = nothing
         self._jobs.put(_Job(new, effective, effective + self._interval))
 
+    # -- learning ---------------------------------------------------------------------------
+
     def _work(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
-                self._learn(job)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            more = False
+            while not self._stop.is_set():
+                begin = time.thread_time()
+                try:
+                    job = self._jobs.get(timeout=0.0 if more else self._until_publication())
+                except queue.Empty:
+                    if more:
+                        more = not self._paused.is_set() and self._learner.improve()
+                        self._unpublished = True
+                else:
+                    if job is None:
+                        return
+                    more = self._learn(job) and not self._lockstep
+                    self._effective = (job.effective_from, job.next_effective_from)
+                self._maybe_publish()
+                self._busy.clear()
+                if not self._lockstep:
+                    # Used for so long, left to others for the rest.
+                    used = time.thread_time() - begin
+                    self._stop.wait(used * (1.0 / self._cpu_share - 1.0))
         except Exception:
             # A learner that only seems to learn is worse than none.
             self.fail(f"the update thread has died:\n{traceback.format_exc()}")
 
-    def _learn(self, job: _Job) -> None:
+    def _learn(self, job: _Job) -> bool:
+        """Take in new transitions and train a little; return whether to train on."""
         begin = time.perf_counter()
+        more = False
         if self._reset.is_set():
             self._reset.clear()
-            self._model, self._error = make_model(self._model.kind, self._robot, self._seed), nan
+            self._learner.forget()
+            self._unpublished = True
         try:
-            if self._model.transitions and len(job.new):
-                self._error = one_step_error(self._model, job.new)
             if len(job.new):
-                self._model.update(job.new)
+                self._learner.learn(job.new)
+                self._unpublished = True
+                more = all(self._learner.improve() for _ in range(self._slices))
             self._failure = ""
         except ValueError as error:
             # The planner keeps the model it has; the next update tries again.
             self._failure = str(error)
             self.get_logger().error(f"update failed: {error}")
+        self._quality = self._learner.quality()
         self._update_ms.append(1e3 * (time.perf_counter() - begin))
-        self._publish(job.effective_from, job.next_effective_from)
-        self._busy.clear()
+        return more
+
+    def _until_publication(self) -> float | None:
+        """Return for how many seconds to wait for new transitions; None: for ever."""
+        if not self._unpublished:
+            return None
+        return max(self._next_publication - time.monotonic(), 0.0)
+
+    def _maybe_publish(self) -> None:
+        """Publish what has been learned, if the time has come and it is good enough.
+
+        In lockstep the planner waits for a model from every update; it gets the same again
+        where the new one is not.
+        """
+        if not self._lockstep and self._until_publication() != 0.0:
+            return
+        if self._unpublished:
+            self._unpublished = False
+            if self._learner.better:
+                self._learner.adopt()
+            else:
+                self._held_back += 1
+                if not self._lockstep:
+                    return
+        self._publish(*self._effective)
 
     def _publish(self, effective_from: int, next_effective_from: int) -> None:
-        info = describe(self._robot, self._model, self._error, effective_from, next_effective_from)
-        self._snapshot = encode(self._model, info)
+        self._next_publication = time.monotonic() + self._publish_period
+        model = self._learner.adopted
+        info = describe(
+            self._robot,
+            model,
+            self._quality.one_step_error,
+            effective_from,
+            next_effective_from,
+        )
+        self._snapshot = encode(model, info)
         self._publisher.publish(bytes_message(self._snapshot))
+        self._publications += 1
 
     # -- services ---------------------------------------------------------------------------
 
@@ -274,6 +375,7 @@ class DynamicsLearner(ManagedNode):
 
     def on_shutdown(self) -> None:
         """Let the update under way end."""
+        self._stop.set()
         self._jobs.put(None)
         self._worker.join(timeout=2.0)
         self._diagnostics.publish()
@@ -298,8 +400,12 @@ class DynamicsLearner(ManagedNode):
                 "skipped_steps": self._recorder.skipped,
                 "unrewarded_steps": self._recorder.unrewarded,
                 "rejected_messages": self._rejected,
-                "model_transitions": self._model.transitions,
-                "one_step_error": self._error,
+                "model_transitions": self._learner.adopted.transitions,
+                "one_step_error": self._quality.one_step_error,
+                "coverage90": self._quality.coverage90,
+                "judged_by": self._quality.transitions,
+                "models_published": self._publications,
+                "models_held_back": self._held_back,
                 "updates": len(update_ms),
                 "update_ms_median": median,
                 "update_ms_max": update_ms[-1] if update_ms else float("nan"),

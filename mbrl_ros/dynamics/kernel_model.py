@@ -1,0 +1,451 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What Gaussian-process models share: data, hyper-parameters, fast prediction, snapshots.
+
+K is the number of outputs, F of inputs, n of points that predictions rest on. Everything lives
+in normalised space: inputs and targets (changes of state, rewards) have unit variance over the
+data. Numbers of equations refer to Rasmussen and Williams, "Gaussian Processes for Machine
+Learning" (2006).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mbrl_ros.dynamics.features import FeatureMap
+from mbrl_ros.dynamics.hyperparameters import Hyperparameters
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
+from mbrl_ros.dynamics.normaliser import Normaliser
+
+# Functions that `pathwise` draws at most, and the random features of each one's prior.
+_FUNCTIONS = 16
+_RANDOM_FEATURES = 512
+# Slices of training after which nothing is expected of more, if nothing new has come.
+_PATIENCE = 10
+# Change of a logarithm in one slice below which a hyper-parameter counts as found.
+_FOUND = 0.02
+# Tensors of a snapshot that grow with the data: along which axes, and as long as which other.
+_COUNTED: dict[str, tuple[tuple[int, ...], str]] = {
+    "inputs": ((0,), "inputs"),
+    "targets": ((0,), "inputs"),
+    "weights": ((1,), "inputs"),
+    "memory_states": ((0,), "memory_states"),
+    "memory_actions": ((0,), "memory_states"),
+    "memory_next_states": ((0,), "memory_states"),
+    "memory_rewards": ((0,), "memory_states"),
+}
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A Gaussian-process posterior in normalised units.
+
+    input, target: normalisers of F inputs and K outputs. points (n, F). With k the kernel of
+    one output between a point and the points, the mean is weights (K, n) times k, and the
+    signal's variance is reduced by k^T explaining k, explaining being (K, n, n).
+    """
+
+    input: Normaliser
+    target: Normaliser
+    points: Tensor
+    weights: Tensor
+    explaining: Tensor
+    hyperparameters: Hyperparameters
+
+
+class KernelModel(DynamicsModel):
+    """K independent Gaussian processes over the same inputs.
+
+    max_points: how many points predictions rest on. memory: how many transitions are
+    remembered. fit_points, fit_steps: size of the random subset and number of Adam steps that
+    one `improve` spends on the hyper-parameters. seed: of that subset.
+    """
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        max_points: int,
+        memory: int,
+        fit_points: int,
+        fit_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__(features)
+        for name, value in (("max_points", max_points), ("fit_points", fit_points)):
+            if value < 2:
+                raise ValueError(f"{name} is {value}, expected 2 or more")
+        self.max_points = max_points
+        self.memory = memory
+        self.fit_points = fit_points
+        self.fit_steps = fit_steps
+        self._generator = torch.Generator().manual_seed(seed)
+        self._memory = Transitions.empty(features)
+        self._hyperparameters = Hyperparameters.prior(features.outputs, features.size)
+        self._fitted = False
+        self._slices = 0  # of training since something new came
+        self._input = Normaliser.identity(features.size)
+        self._target = Normaliser.identity(features.outputs)
+        self._inputs = torch.zeros(0, features.size).double()
+        self._targets = torch.zeros(0, features.outputs).double()
+        self._weights = torch.zeros(features.outputs, 0).double()  # alpha of eq. 2.25
+        self._fast: _FastKernel | None = None
+
+    # -- learning ---------------------------------------------------------------------------
+
+    def update(self, new: Transitions) -> None:
+        """Condition on new experience as well, with the hyper-parameters that there are."""
+        new.check_finite()
+        if len(new) == 0:
+            return
+        before = dict(vars(self))  # tensors are replaced by learning, never written into
+        try:
+            memory = self._memory + new
+            if len(self._inputs) and self._extend(new):
+                self._memory = memory
+            else:
+                self._rebuild(memory, steps=0)
+        except Exception:
+            vars(self).update(before)
+            raise
+        self.transitions += len(new)
+        self._slices = 0
+        self._fast = None
+
+    def improve(self) -> bool:
+        """Fit the hyper-parameters a little further; choose the points again."""
+        if len(self._memory) < 2:
+            return False
+        before = dict(vars(self))
+        try:
+            # A model that knows nothing yet takes more steps to find its scales.
+            steps = self.fit_steps if self._fitted else 5 * self.fit_steps
+            moved = self._rebuild(self._memory, steps)
+        except Exception:
+            vars(self).update(before)
+            raise
+        self._fitted = True
+        self._slices += 1
+        self._fast = None
+        return moved > _FOUND and self._slices < _PATIENCE
+
+    def _rebuild(self, data: Transitions, steps: int) -> float:
+        """Normalise and choose anew, after `steps` of fitting; return how far those went."""
+        self._memory = data
+        if len(data) < 2:
+            return 0.0  # too few to tell their scale
+        inputs, targets = self._examples(data)
+        old_input, old_target = self._input, self._target
+        self._input, self._target = Normaliser.of(inputs), Normaliser.of(targets)
+        if len(self._inputs):
+            # The same functions in the new units: what is predicted does not jump.
+            self._hyperparameters = self._hyperparameters.rescaled(
+                self._input.scale / old_input.scale, self._target.scale / old_target.scale
+            )
+        inputs, targets = self._normalised(data)
+        moved = 0.0
+        if steps:
+            subset = torch.randperm(len(inputs), generator=self._generator)[: self.fit_points]
+            fitted = self._hyperparameters.fitted(inputs[subset], targets[subset], steps)
+            moved = self._hyperparameters.distance(fitted)
+            self._hyperparameters = fitted
+        # Not at every step, because choosing costs more than a few points too many.
+        if len(data) > 1.25 * self.memory:
+            kept = self._remembered(inputs)
+            self._memory, inputs, targets = data[kept], inputs[kept], targets[kept]
+        self._condition(inputs, targets)
+        return moved
+
+    def _examples(self, data: Transitions) -> tuple[Tensor, Tensor]:
+        """Return inputs (N, F) and targets (N, K) as they are."""
+        changes = self.features.deltas(data.states, data.next_states)
+        inputs = self.features.inputs(data.states, data.actions)
+        return inputs.double(), torch.cat([changes, data.rewards], dim=1).double()
+
+    def _normalised(self, data: Transitions) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._examples(data)
+        return self._input.normalise(inputs), self._target.normalise(targets)
+
+    @abstractmethod
+    def _extend(self, new: Transitions) -> bool:
+        """Take new transitions in without starting again; return False where that is due."""
+
+    @abstractmethod
+    def _condition(self, inputs: Tensor, targets: Tensor) -> None:
+        """Make predictions rest on normalised inputs (N, F) and targets (N, K)."""
+
+    def _remembered(self, inputs: Tensor) -> Tensor:
+        """Choose which of too many transitions, by inputs (N, F), are remembered."""
+        return self._informative(inputs, self.memory)
+
+    def _informative(self, inputs: Tensor, keep: int) -> Tensor:
+        """Choose `keep` of inputs (N, F): greedily the one least explained by the chosen.
+
+        This is pivoted Cholesky of the kernel, averaged over the outputs; it bounds what the
+        left-out points could still have told (Foster et al., JMLR 2009).
+        """
+        count = len(inputs)
+        if count <= keep:
+            return torch.arange(count)
+        remaining = torch.ones(count, dtype=inputs.dtype)
+        rows = torch.zeros(keep, count, dtype=inputs.dtype)
+        chosen = torch.zeros(keep, dtype=torch.long)
+        scale = (1.0 / (self._hyperparameters.signal * self.features.outputs))[None]
+        for i in range(keep):
+            pivot = int(remaining.argmax())
+            chosen[i] = pivot
+            column = (scale @ self._hyperparameters.cross(inputs, inputs[pivot]))[0]
+            row = column - rows[:i, pivot] @ rows[:i]
+            rows[i] = row / remaining[pivot].clamp_min(1e-12).sqrt()
+            remaining = (remaining - rows[i].square()).clamp_min(0.0)
+            remaining[pivot] = -1.0
+        return chosen.sort().values
+
+    # -- prediction -------------------------------------------------------------------------
+
+    def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict one step; the variance includes the noise (eqs. 2.25 and 2.26)."""
+        dtype = states.dtype
+        inputs = self._input.normalise(self.features.inputs(states, actions).double())
+        hyperparameters = self._hyperparameters
+        variance = hyperparameters.signal[:, None].expand(-1, len(inputs))
+        mean = torch.zeros_like(variance)
+        if len(self._inputs):
+            cross = hyperparameters.kernel(self._inputs, inputs)
+            mean = (self._weights[:, None, :] @ cross)[:, 0]
+            for sign, lower in self._explaining():
+                solved = torch.linalg.solve_triangular(lower, cross, upper=False)
+                variance = variance - sign * solved.square().sum(1)
+        variance = variance.clamp_min(0.0) + hyperparameters.noise[:, None]
+        scaled = variance.T * self._target.scale.square()
+        return self._target.restore(mean.T).to(dtype), scaled.to(dtype)
+
+    @abstractmethod
+    def _explaining(self) -> list[tuple[float, Tensor]]:
+        """Return signs and lower factors L (K, n, n) of the variance that the points explain.
+
+        It is the sum of sign * |L^-1 k|^2, k being the kernel at the points (eq. 2.26).
+        """
+
+    @abstractmethod
+    def _function_weights(self, prior: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Turn P functions drawn from the prior, (K, n, P) at the points, into posterior ones.
+
+        Returns the weights (K, n, P) of the kernel at the points that are to be added to them
+        (Matheron's rule; Wilson et al., JMLR 2021, eq. 11).
+        """
+
+    def posterior(self) -> Posterior:
+        """Return what predictions rest on, for those who compute with it themselves."""
+        inverses = [(sign, torch.cholesky_inverse(lower)) for sign, lower in self._explaining()]
+        explaining = torch.stack([sign * inverse for sign, inverse in inverses]).sum(0)
+        return Posterior(
+            self._input,
+            self._target,
+            self._inputs,
+            self._weights,
+            explaining,
+            self._hyperparameters,
+        )
+
+    def stepper(
+        self, propagation: str, count: int, generator: torch.Generator | None = None
+    ) -> Step:
+        """Advance in float32; by `mean`, two matrix products and one exponential a step."""
+        if len(self._inputs) == 0 or propagation not in PROPAGATIONS:
+            return super().stepper("mean" if propagation in PROPAGATIONS else propagation, count)
+        if self._fast is None or self._fast.count != count:
+            self._fast = _FastKernel(
+                self.features, self._input, self._inputs, self._hyperparameters, count
+            )
+        fast, size = self._fast, self.features.state_dimensions
+        scale, shift = self._target.scale[:size].float(), self._target.mean[:size].float()
+        weights = self._weights[:size, :, None].float().contiguous()
+
+        def mean(states: Tensor, actions: Tensor) -> Tensor:
+            kernel = fast(states, actions)
+            return torch.addcmul(states + shift, torch.bmm(kernel, weights)[:, :, 0].T, scale)
+
+        if propagation == "mean":
+            return mean
+        if propagation == "pathwise":
+            return self._pathwise(fast, generator)
+
+        signal = self._hyperparameters.signal[:size, None].float()
+        noise = self._hyperparameters.noise[:size].float()
+        inverses = []
+        for sign, lower in self._explaining():
+            identity = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower[:size])
+            inverse = torch.linalg.solve_triangular(lower[:size], identity, upper=False)
+            inverses.append((sign, inverse.mT.float().contiguous()))
+        # What the model does not know is drawn once a particle by `tsinf`, else at every step.
+        once = torch.randn(count, size, generator=generator)
+
+        def sample(states: Tensor, actions: Tensor) -> Tensor:
+            after = mean(states, actions)
+            unknown = signal.expand(-1, count)
+            for sign, inverse in inverses:
+                unknown = unknown - sign * torch.bmm(fast.kernel, inverse).square_().sum(2)
+            unknown = unknown.clamp_min_(0.0).T
+            drawn = torch.randn(count, size, generator=generator)
+            if propagation == "ts1":
+                return after + scale * drawn * (unknown + noise).sqrt()
+            return after + scale * (once * unknown.sqrt() + drawn * noise.sqrt())
+
+        return sample
+
+    def _pathwise(self, fast: _FastKernel, generator: torch.Generator | None) -> Step:
+        """Follow functions drawn from the posterior: row i the i-th, modulo their number.
+
+        A function is one of the prior, by random Fourier features (Rahimi and Recht, NIPS
+        2007), corrected at the points.
+        """
+        size, count = self.features.state_dimensions, fast.count
+        functions = min(count, _FUNCTIONS)
+        hyperparameters = self._hyperparameters
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        outputs = self.features.outputs
+        frequencies = normal(outputs, self.features.size, _RANDOM_FEATURES)
+        frequencies = frequencies * torch.exp(-hyperparameters.log_lengthscale)[:, :, None]
+        phases = torch.rand(
+            outputs, 1, _RANDOM_FEATURES, generator=generator, dtype=torch.float64
+        ) * (2.0 * math.pi)
+        amplitudes = normal(outputs, _RANDOM_FEATURES, functions)
+        amplitudes *= (2.0 * hyperparameters.signal / _RANDOM_FEATURES).sqrt()[:, None, None]
+        prior = torch.cos(self._inputs @ frequencies + phases) @ amplitudes
+        weights = self._function_weights(prior, generator)[:size].float()
+        frequencies, phases, amplitudes = (
+            tensor[:size].float() for tensor in (frequencies, phases, amplitudes)
+        )
+        scale, shift = self._target.scale[:size].float(), self._target.mean[:size].float()
+        function = (torch.arange(count) % functions).expand(size, -1)[:, :, None]
+
+        def step(states: Tensor, actions: Tensor) -> Tensor:
+            values = torch.bmm(fast(states, actions), weights)
+            values += torch.cos(fast.inputs @ frequencies + phases) @ amplitudes
+            own = values.gather(2, function)[:, :, 0]
+            return torch.addcmul(states + shift, own.T, scale)
+
+        return step
+
+    def rollout(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        propagation: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict trajectories in float32; see DynamicsModel.rollout."""
+        return super().rollout(states.float(), actions.float(), propagation, generator)
+
+    # -- snapshots --------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return all that predictions and further learning need."""
+        return {
+            "inputs": self._inputs,
+            "targets": self._targets,
+            "weights": self._weights,
+            "log_lengthscale": self._hyperparameters.log_lengthscale,
+            "log_signal": self._hyperparameters.log_signal,
+            "log_noise": self._hyperparameters.log_noise,
+            "input_mean": self._input.mean,
+            "input_scale": self._input.scale,
+            "target_mean": self._target.mean,
+            "target_scale": self._target.scale,
+            "memory_states": self._memory.states,
+            "memory_actions": self._memory.actions,
+            "memory_next_states": self._memory.next_states,
+            "memory_rewards": self._memory.rewards,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over a snapshot of the same dimensions; finite float64 throughout."""
+        own = self.snapshot()
+        if set(tensors) != set(own):
+            raise ValueError(f"holds {sorted(tensors)}, expected {sorted(own)}")
+        for name, found in tensors.items():
+            shape = list(own[name].shape)
+            # How many points there are is the snapshot's choice, alike in all that share it.
+            axes, same_as = _COUNTED.get(name, ((), name))
+            for axis in axes:
+                shape[axis] = len(tensors[same_as]) if tensors[same_as].ndim else -1
+            if list(found.shape) != shape or found.dtype != torch.float64:
+                raise ValueError(
+                    f"'{name}' is {found.dtype} {list(found.shape)}, "
+                    f"expected torch.float64 {shape}"
+                )
+            if not found.isfinite().all():
+                raise ValueError(f"'{name}' holds a value that is not finite")
+            if name in ("input_scale", "target_scale") and not (found > 0.0).all():
+                raise ValueError(f"'{name}' holds a value that is not positive")
+        # Copies, because a snapshot's tensors may share the memory of the file.
+        own = {name: tensor.clone() for name, tensor in tensors.items()}
+        parts = ("states", "actions", "next_states", "rewards")
+        self._memory = Transitions(*(own[f"memory_{part}"] for part in parts))
+        self._hyperparameters = Hyperparameters(
+            own["log_lengthscale"], own["log_signal"], own["log_noise"]
+        )
+        self._input = Normaliser(own["input_mean"], own["input_scale"])
+        self._target = Normaliser(own["target_mean"], own["target_scale"])
+        self._inputs, self._targets = own["inputs"], own["targets"]
+        self._weights = own["weights"]
+        self._fitted = len(self._inputs) > 0
+        self._fast = None
+
+
+class _FastKernel:
+    """The kernel between N rows and the points, in float32, into buffers made once.
+
+    Its logarithm is laid out as one product with [z, z^2, 1], z being normalised inputs.
+    """
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        normaliser: Normaliser,
+        points: Tensor,
+        hyperparameters: Hyperparameters,
+        count: int,
+    ) -> None:
+        self.count = count
+        self._features = features
+        size, outputs = features.size, features.state_dimensions
+        precision = torch.exp(-2.0 * hyperparameters.log_lengthscale[:outputs])  # (D, F)
+        linear = points.T[None] * precision[:, :, None]  # (D, F, n)
+        quadratic = (-0.5 * precision)[:, :, None].expand(-1, -1, len(points))
+        constant = hyperparameters.log_signal[:outputs, None]
+        constant = constant - 0.5 * (precision @ points.square().T)
+        matrix = torch.cat([linear, quadratic, constant[:, None, :]], dim=1)
+        self._matrix = matrix.float().contiguous()  # (D, 2F + 1, n)
+        self._gain = (1.0 / normaliser.scale).float()
+        self._shift = (-normaliser.mean / normaliser.scale).float()
+        self._raw = torch.empty(count, size)
+        augmented = torch.ones(count, 2 * size + 1)
+        self.inputs = augmented[:, :size]  # (N, F), normalised
+        self._squared = augmented[:, size : 2 * size]
+        self._augmented = augmented.expand(outputs, -1, -1)
+        self.kernel = torch.empty(outputs, count, len(points))
+
+    def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the kernel (D, N, n) of states (N, D) and actions (N, A)."""
+        plain, angles, raw = self._features.plain, self._features.angles, self._raw
+        first_sine = len(plain)
+        first_cosine = first_sine + len(angles)
+        raw[:, :first_sine] = states[:, plain]
+        for i, angle in enumerate(angles):
+            torch.sin(states[:, angle], out=raw[:, first_sine + i])
+            torch.cos(states[:, angle], out=raw[:, first_cosine + i])
+        raw[:, first_cosine + len(angles) :] = actions
+        torch.addcmul(self._shift, raw, self._gain, out=self.inputs)
+        torch.mul(self.inputs, self.inputs, out=self._squared)
+        torch.bmm(self._augmented, self._matrix, out=self.kernel)
+        return self.kernel.exp_()

@@ -1,0 +1,415 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Features and the Gaussian processes."""
+
+import math
+
+import pytest
+import torch
+from pendulum import learn, pendulum
+
+from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.gp import GaussianProcess
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Transitions, one_step_error
+from mbrl_ros.dynamics.moment_matching import feature_moments, propagate_moments
+from mbrl_ros.dynamics.svgp import SparseGaussianProcess
+
+
+@pytest.fixture
+def features():
+    return FeatureMap([True, False], 1)
+
+
+@pytest.fixture(scope="module", params=[GaussianProcess, SparseGaussianProcess])
+def learned(request):
+    return learn(request.param(FeatureMap([True, False], 1), seed=1), pendulum(150))
+
+
+def test_angles_enter_as_sine_and_cosine(features):
+    inputs = features.inputs(torch.tensor([[math.pi / 2, 3.0]]), torch.tensor([[7.0]]))
+    assert torch.allclose(inputs, torch.tensor([[3.0, 1.0, 0.0, 7.0]]), atol=1e-6)
+
+
+def test_deltas_go_the_shorter_way_round(features):
+    deltas = features.deltas(torch.tensor([[3.1, 0.0]]), torch.tensor([[-3.1, 1.0]]))
+    assert torch.allclose(deltas, torch.tensor([[2 * math.pi - 6.2, 1.0]]))
+
+
+def test_gp_learns_a_pendulum(learned):
+    assert one_step_error(learned, pendulum(300, seed=9)) < 0.03
+    assert learned.transitions == 150
+
+
+def test_gp_knows_what_it_does_not_know(learned):
+    known = pendulum(150)
+    _, near = learned.predict(known.states, known.actions)
+    _, far = learned.predict(torch.tensor([[0.0, 80.0]]), torch.tensor([[40.0]]))
+    assert (far > 20.0 * near.mean(0)).all()
+
+
+def test_gp_intervals_cover_the_truth(learned):
+    test = pendulum(300, seed=3)
+    mean, variance = learned.predict(test.states, test.actions)
+    error = mean - test.next_states
+    error[:, 0] = wrap_angle(error[:, 0])
+    inside = error.abs() < 1.645 * variance.sqrt()
+    assert inside.double().mean() > 0.8
+
+
+def test_more_data_helps_up_to_the_points_kept(features):
+    test = pendulum(300, seed=9)
+    errors = []
+    for count in (10, 40, 160, 640):
+        model = learn(GaussianProcess(features, max_points=150, seed=1), pendulum(count))
+        errors.append(one_step_error(model, test))
+    assert errors == sorted(errors, reverse=True)
+    assert len(model.snapshot()["inputs"]) == 150
+
+
+def test_the_points_kept_cover_the_data(features):
+    """Many alike and a few unlike: the few must not be dropped."""
+    data = pendulum(400)
+    crowd = Transitions(
+        *(part[:1].repeat(400, 1) for part in (data.states, data.actions)),
+        data.next_states[:1].repeat(400, 1),
+    )
+    rare = data[torch.arange(20)]
+    both = Transitions(
+        torch.cat([rare.states, crowd.states]),
+        torch.cat([rare.actions, crowd.actions]),
+        torch.cat([rare.next_states, crowd.next_states]),
+    )
+    model = learn(GaussianProcess(features, max_points=30, seed=0), both)
+    assert one_step_error(model, rare) < 0.2
+
+
+class Slow:
+    """Steps by `predict`, in double precision."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def stepper(self, *_):
+        return lambda states, actions: self.model.predict(states, actions)[0]
+
+
+def test_rollout_agrees_with_repeated_prediction(learned):
+    generator = torch.Generator().manual_seed(2)
+    actions = torch.randn(20, 7, 1, generator=generator)
+    start = torch.tensor([0.3, -1.0]).expand(7, -1)
+    fast = learned.rollout(start, actions)
+    slow = DynamicsModel.rollout(Slow(learned), start.double(), actions.double())
+    assert fast.shape == (21, 7, 2)
+    # Single precision, whose error grows along the trajectory.
+    assert torch.allclose(fast[1].double(), slow[1], atol=1e-3)
+    assert torch.allclose(fast.double(), slow, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
+def test_updates_repeat_exactly(features, kind):
+    models = [kind(features, seed=4) for _ in range(2)]
+    for model in models:
+        for count in (20, 40, 80):
+            learn(model, pendulum(count))
+    first, second = (model.snapshot() for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda t: Transitions(
+            t.states[:1].repeat(60, 1),
+            t.actions[:1].repeat(60, 1),
+            t.next_states[:1].repeat(60, 1),
+        ),
+        lambda t: Transitions(t.states * torch.tensor([1.0, 0.0]), t.actions, t.next_states),
+        lambda t: Transitions(
+            t.states * torch.tensor([1.0, 1e4]),
+            t.actions * 1e4,
+            t.next_states * torch.tensor([1.0, 1e4]),
+        ),
+        lambda t: t[:2],
+    ],
+    ids=["duplicates", "constant dimension", "large units", "two points"],
+)
+@pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
+def test_gp_survives_awkward_data(features, kind, spoil):
+    data = spoil(pendulum(60))
+    model = learn(kind(features, seed=0), data)
+    for row in range(len(data)):  # and once more, one by one
+        model.update(data[row : row + 1])
+    mean, variance = model.predict(data.states, data.actions)
+    assert mean.isfinite().all()
+    assert (variance > 0.0).all()
+
+
+def test_gp_refuses_values_that_are_not_finite(features):
+    data = pendulum(30)
+    data.states[3, 1] = math.nan
+    with pytest.raises(ValueError, match="not finite"):
+        GaussianProcess(features).update(data)
+
+
+def test_a_gp_with_one_transition_predicts_no_change(features):
+    model = GaussianProcess(features)
+    model.update(pendulum(1))
+    assert not model.improve()
+    states = torch.ones(3, 2)
+    mean, variance = model.predict(states, states[:, :1])
+    assert torch.equal(mean, states)
+    assert (variance > 0.1).all()
+
+
+def test_memory_is_bounded_and_old_experience_stays(features):
+    """A long time at rest must not push out what was learned in motion."""
+    moving = pendulum(60)
+    model = learn(GaussianProcess(features, max_points=60, seed=0), moving)
+    zeros = torch.zeros(25, 2, dtype=torch.float64)
+    for _ in range(20):
+        learn(model, Transitions(zeros, zeros[:, :1], zeros))
+    assert model.transitions == 60 + 20 * 25
+    assert len(model.snapshot()["inputs"]) == 60
+    assert len(model.snapshot()["memory_states"]) <= 150
+    assert one_step_error(model, moving) < 0.3
+
+
+@pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
+def test_learning_that_fails_leaves_the_model_as_it_was(features, kind, monkeypatch):
+    model = learn(kind(features, seed=0), pendulum(60))
+    before, states = model.snapshot(), torch.ones(3, 2)
+    predicted = model.predict(states, states[:, :1])
+
+    def fail(_covariance):
+        raise ValueError("not positive definite")
+
+    for module in ("cholesky", "svgp", "hyperparameters"):
+        monkeypatch.setattr(f"mbrl_ros.dynamics.{module}.factorise", fail)
+    with pytest.raises(ValueError, match="not positive definite"):
+        model.update(pendulum(500, seed=5))
+    with pytest.raises(ValueError, match="not positive definite"):
+        model.improve()
+    monkeypatch.undo()
+    after = model.snapshot()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.transitions == 60
+    for mine, theirs in zip(model.predict(states, states[:, :1]), predicted, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+# -- growing, sparse, propagated ------------------------------------------------------------
+
+
+def test_a_transition_taken_in_equals_starting_again(features):
+    """Growing by single transitions gives what one factorisation of all of them gives."""
+    data = pendulum(160)
+    grown = learn(GaussianProcess(features, max_points=200, seed=0), data[:100])
+    for row in range(100, 160):
+        grown.update(data[row : row + 1])
+    tensors = grown.snapshot()
+    assert len(tensors["inputs"]) == 160
+    again = GaussianProcess(features, max_points=200)
+    again.restore(tensors)  # drops the factor: weights remade of a new one must be the same
+    again._factor = None
+    fresh = again._grown().weights
+    test = pendulum(50, seed=8)
+    mean, variance = grown.predict(test.states, test.actions)
+    again._weights = fresh
+    expected_mean, expected_variance = again.predict(test.states, test.actions)
+    assert torch.allclose(mean, expected_mean, rtol=0.0, atol=1e-8)
+    assert torch.allclose(variance, expected_variance, rtol=0.0, atol=1e-8)
+
+
+def test_predictions_do_not_jump_when_the_units_do(features):
+    """New data of a hundred times the spread changes the normalisation, not what is known."""
+    model = learn(GaussianProcess(features, max_points=300, seed=0), pendulum(150))
+    test = pendulum(100, seed=5)
+    before, _ = model.predict(test.states, test.actions)
+    far = pendulum(4, seed=6)
+    spread = torch.tensor([0.0, 100.0]) * far.states
+    far = Transitions(far.states + spread, far.actions, far.next_states + spread)
+    model.update(far)
+    model._rebuild(model._memory, steps=0)
+    after, _ = model.predict(test.states, test.actions)
+    change = model.features.deltas(test.states, test.next_states).std(0)
+    assert ((after - before).square().mean(0).sqrt() < 0.05 * change).all()
+
+
+def test_the_kernel_is_gpytorchs(learned):
+    from gpytorch.kernels import RBFKernel, ScaleKernel
+
+    hyperparameters = learned.posterior().hyperparameters
+    inputs = learned.posterior().points
+    batch = torch.Size([2])
+    base = RBFKernel(ard_num_dims=inputs.shape[1], batch_shape=batch)
+    kernel = ScaleKernel(base, batch_shape=batch)
+    kernel = kernel.double()
+    kernel.base_kernel.lengthscale = hyperparameters.log_lengthscale.exp()[:, None]
+    kernel.outputscale = hyperparameters.signal
+    expected = kernel(inputs.expand(2, -1, -1)).to_dense()
+    assert torch.allclose(hyperparameters.kernel(inputs, inputs), expected, atol=1e-10)
+    row = hyperparameters.cross(inputs, inputs[3])
+    assert torch.allclose(row, expected[:, 3], atol=1e-10)
+
+
+def test_a_sparse_gp_with_all_points_is_the_exact_one(features):
+    data, test = pendulum(120), pendulum(50, seed=3)
+    exact = learn(GaussianProcess(features, seed=2), data)
+    sparse = SparseGaussianProcess(features, fit_points=200, seed=2)
+    learn(sparse, data)
+    for mine, theirs in zip(
+        sparse.predict(test.states, test.actions),
+        exact.predict(test.states, test.actions),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sparse_gp_learns_from_more_than_it_keeps(features):
+    """Noisy data: all of it averaged beats the most informative part of it."""
+    data, test = pendulum(3000), pendulum(300, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.1 * torch.randn(3000, 2, generator=generator, dtype=torch.float64)
+    data = Transitions(data.states, data.actions, data.next_states + noise)
+    errors = {}
+    for kind in (GaussianProcess, SparseGaussianProcess):
+        model = learn(kind(features, max_points=60, seed=0), data[:2000])
+        model.update(data[2000:])
+        while model.improve():
+            pass
+        errors[kind] = one_step_error(model, test)
+    assert errors[SparseGaussianProcess] < 0.5 * errors[GaussianProcess]
+
+
+def test_a_sparse_gp_adds_up_and_bounds_its_memory(features):
+    data, test = pendulum(900), pendulum(50, seed=3)
+    model = SparseGaussianProcess(features, max_points=50, memory=400, seed=0)
+    learn(model, data[:300])
+    for begin in range(300, 420, 20):
+        model.update(data[begin : begin + 20])
+    summed = model.predict(test.states, test.actions)
+    other = SparseGaussianProcess(features)
+    other.restore(model.snapshot())
+    again = other.predict(test.states, test.actions)
+    for mine, theirs in zip(summed, again, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+    model.update(data[420:])
+    assert model.transitions == 900
+    assert len(model.snapshot()["memory_states"]) == 400
+
+
+def test_every_propagation_starts_at_the_state_and_repeats(learned):
+    start, actions = torch.tensor([0.3, -1.0]).expand(40, -1), torch.zeros(10, 40, 1)
+    for propagation in PROPAGATIONS:
+        draws = [
+            learned.rollout(start, actions, propagation, torch.Generator().manual_seed(seed))
+            for seed in (1, 1, 2)
+        ]
+        assert draws[0].shape == (11, 40, 2)
+        assert torch.equal(draws[0][0], start)
+        assert torch.equal(draws[0], draws[1])
+        assert torch.equal(draws[0], draws[2]) == (propagation == "mean")
+    with pytest.raises(ValueError, match="unknown propagation 'magic'; expected one of mean"):
+        learned.rollout(start, actions, "magic")
+
+
+@pytest.mark.parametrize("propagation", ["ts1", "tsinf"])
+def test_samples_of_one_step_have_the_predicted_moments(learned, propagation):
+    count = 4000
+    start, actions = torch.tensor([2.0, 9.0]).expand(count, -1), torch.full((1, count, 1), 4.0)
+    generator = torch.Generator().manual_seed(3)
+    sampled = learned.rollout(start, actions, propagation, generator)[1]
+    mean, variance = learned.predict(start[:1].double(), actions[0, :1].double())
+    deviation = variance[0].sqrt()
+    assert ((sampled.mean(0) - mean[0]).abs() < 4.0 * deviation / count**0.5 + 1e-4).all()
+    assert (sampled.std(0) / deviation - 1.0).abs().max() < 0.05
+
+
+def test_paths_are_functions_drawn_from_the_posterior(learned):
+    """Where there are data all agree; far away they spread as the posterior does."""
+    noise = learned.posterior().hyperparameters.noise * learned.posterior().target.scale ** 2
+    known, count = pendulum(150), 1600
+    for state, action in ((known.states[7], known.actions[7]), (known.states[7] * 4.0, None)):
+        action = torch.tensor([9.0]) if action is None else action
+        start, force = state.expand(count, -1), action.expand(1, count, -1)
+        values = []
+        for seed in range(100):
+            generator = torch.Generator().manual_seed(seed)
+            paths = learned.rollout(start[:16], force[:, :16], "pathwise", generator)
+            values.append(paths[1])
+        sampled = torch.cat(values).double()
+        mean, variance = learned.predict(state[None], action[None].double())
+        deviation = (variance[0] - noise).clamp_min(0.0).sqrt()
+        assert ((sampled.mean(0) - mean[0]).abs() < 0.15 * deviation + 2e-3).all()
+        assert ((sampled.std(0) - deviation).abs() < 0.15 * deviation + 2e-3).all()
+
+
+def test_a_path_is_one_function_all_along(learned):
+    """Rows of the same function that meet stay together, as deterministic worlds do."""
+    start = torch.tensor([0.5, 2.0]).expand(32, -1)
+    actions = torch.zeros(12, 32, 1)
+    generator = torch.Generator().manual_seed(0)
+    paths = learned.rollout(start, actions, "pathwise", generator)
+    assert torch.allclose(paths[:, :16], paths[:, 16:], atol=1e-5)
+    assert paths[-1, :16].std(0).min() > 0.0
+
+
+def test_feature_moments_agree_with_sampling():
+    features = FeatureMap([True, False, True], 1)
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([0.4, -1.0, 2.5]).double()
+    root = 0.4 * torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    action = torch.tensor([0.7]).double()
+    found = feature_moments(features, mean, root @ root.T, action)
+    states = mean + torch.randn(400_000, 3, generator=generator, dtype=torch.float64) @ root.T
+    inputs = features.inputs(states, action.expand(len(states), 1))
+    joint = torch.cat([states, inputs], 1).T.cov()
+    for mine, sampled in zip(found, (inputs.mean(0), joint[3:, 3:], joint[:3, 3:]), strict=True):
+        assert torch.allclose(mine, sampled, atol=5e-3)
+
+
+def test_moment_matching_agrees_with_sampling(learned):
+    generator = torch.Generator().manual_seed(1)
+    mean, covariance = torch.tensor([0.6, 1.0]), torch.tensor([[0.01, 0.01], [0.01, 0.09]])
+    actions = torch.full((3, 1), 0.5)
+    means, covariances = propagate_moments(learned, mean, covariance, actions)
+    count = 40_000
+    root = torch.linalg.cholesky(covariance)
+    states = mean + torch.randn(count, 2, generator=generator) @ root.T
+    paths = learned.rollout(
+        states, actions[:, None].expand(-1, count, -1), "ts1", generator
+    ).double()
+    for step in range(4):
+        sampled = paths[step].T.cov()
+        scale = sampled.diagonal().sqrt()
+        assert ((means[step] - paths[step].mean(0)).abs() < 0.03 * scale).all()
+        share = (covariances[step] - sampled) / (scale[:, None] * scale)
+        assert share.abs().max() < 0.05
+    with pytest.raises(ValueError, match="knows nothing yet"):
+        propagate_moments(GaussianProcess(learned.features), mean, covariance, actions)
+
+
+def test_a_reward_is_learned_along_with_the_dynamics():
+    features = FeatureMap([True, False], 1, rewards=1)
+    data, test = pendulum(300), pendulum(100, seed=7)
+    for name in ("gp", "svgp"):
+        kind = {"gp": GaussianProcess, "svgp": SparseGaussianProcess}[name]
+        model = kind(features, seed=0)
+        rewards = torch.cos(data.states[:, :1]) - 0.01 * data.actions.square()
+        learn(model, Transitions(*data.tensors()[:3], rewards))
+        expected = torch.cos(test.states[:, 0]) - 0.01 * test.actions[:, 0].square()
+        predicted = model.reward(test.states, test.actions)
+        assert (predicted - expected).std() < 0.1 * expected.std()
+        assert model.predict(test.states, test.actions)[0].shape == (100, 2)
+        assert model.rollout(test.states, test.actions[None]).shape == (2, 100, 2)
+    with pytest.raises(ValueError, match="no reward"):
+        GaussianProcess(FeatureMap([False], 1)).reward(torch.ones(1, 1), torch.ones(1, 1))
+
+
+def test_training_ends_when_there_is_nothing_to_gain(features):
+    model = GaussianProcess(features, seed=0)
+    model.update(pendulum(150))
+    slices = 1
+    while model.improve():
+        slices += 1
+    assert 1 < slices <= 10
