@@ -120,8 +120,8 @@ def evaluate(
     have H steps behind them in their trajectory, so that every horizon is measured on the same
     ones. propagation: how particles carry the uncertainty (see `DynamicsModel.rollout`); None: the
     first of tsinf, pathwise and ts1 that the kind offers. Under ts1 and tsinf a particle holds
-    the noise of observation, under pathwise it does not, so that there the intervals are of
-    the function alone and cover less where noise matters.
+    the noise of observation. Under pathwise it does not, and particles may share a function:
+    the intervals are then of what the model does not know alone, and cover too little.
 
     The central interval of level p reaches from quantile (1 - p) / 2 to (1 + p) / 2 of the
     particles, taken at rank quantile x (particles + 1) (Weibull's rule): of exchangeable
