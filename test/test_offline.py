@@ -4,6 +4,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -50,6 +52,22 @@ def stored(cartpole, driven, tmp_path_factory):
         experience.append(drive(cartpole, 5.0, start=0, seed=seed).live(cartpole))
         experience.close()
     return directory
+
+
+def test_recorded_data_need_no_ros():
+    """As on a machine on which rclpy and its messages cannot be imported."""
+    code = (
+        "import sys\n"
+        "for name in ('rclpy', 'sensor_msgs', 'std_msgs', 'builtin_interfaces'):\n"
+        "    sys.modules[name] = None\n"
+        "import mbrl_ros.offline.evaluation_report, mbrl_ros.offline.export\n"
+        "import mbrl_ros.offline.training\n"
+        "from mbrl_ros.cli import app\n"
+        "app(['train', '--help'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--bag" in result.stdout
 
 
 # -- export --------------------------------------------------------------------------------
