@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mbrl_ros.resources import config_directory
@@ -15,6 +16,8 @@ from mbrl_ros.robots import RobotSpec, load_robot
 # ephemeral ports.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# Small tensors gain nothing from a second thread, and wait for it on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from mbrl_ros.dynamics.normaliser import Normaliser
 # Functions that `pathwise` draws at most, and the random features of each one's prior.
 _FUNCTIONS = 16
 _RANDOM_FEATURES = 512
+# Numbers of rows that buffers are kept for: a planner's samples, one for delay compensation, ...
+_FAST_SIZES = 4
 # Slices of training after which nothing is expected of more, if nothing new has come.
 _PATIENCE = 10
 # Change of a logarithm in one slice below which a hyper-parameter counts as found.
@@ -94,7 +96,7 @@ class KernelModel(DynamicsModel):
         self._inputs = torch.zeros(0, features.size).double()
         self._targets = torch.zeros(0, features.outputs).double()
         self._weights = torch.zeros(features.outputs, 0).double()  # alpha of eq. 2.25
-        self._fast: _FastKernel | None = None
+        self._fast: dict[int, _FastKernel] = {}  # by number of rows
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class KernelModel(DynamicsModel):
             raise
         self.transitions += len(new)
         self._slices = 0
-        self._fast = None
+        self._fast = {}
 
     def improve(self) -> bool:
         """Fit the hyper-parameters a little further; choose the points again."""
@@ -131,7 +133,7 @@ class KernelModel(DynamicsModel):
             raise
         self._fitted = True
         self._slices += 1
-        self._fast = None
+        self._fast = {}
         return moved > _FOUND and self._slices < _PATIENCE
 
     def _rebuild(self, data: Transitions, steps: int) -> float:
@@ -259,11 +261,13 @@ class KernelModel(DynamicsModel):
         """Advance in float32; by `mean`, two matrix products and one exponential a step."""
         if len(self._inputs) == 0 or propagation not in PROPAGATIONS:
             return super().stepper("mean" if propagation in PROPAGATIONS else propagation, count)
-        if self._fast is None or self._fast.count != count:
-            self._fast = _FastKernel(
+        if count not in self._fast:
+            if len(self._fast) >= _FAST_SIZES:
+                self._fast = {}
+            self._fast[count] = _FastKernel(
                 self.features, self._input, self._inputs, self._hyperparameters, count
             )
-        fast, size = self._fast, self.features.state_dimensions
+        fast, size = self._fast[count], self.features.state_dimensions
         scale, shift = self._target.scale[:size].float(), self._target.mean[:size].float()
         weights = self._weights[:size, :, None].float().contiguous()
 
@@ -399,7 +403,7 @@ class KernelModel(DynamicsModel):
         self._inputs, self._targets = own["inputs"], own["targets"]
         self._weights = own["weights"]
         self._fitted = len(self._inputs) > 0
-        self._fast = None
+        self._fast = {}
 
 
 class _FastKernel:

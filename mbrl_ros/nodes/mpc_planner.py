@@ -7,8 +7,11 @@ from __future__ import annotations
 import array
 import contextlib
 import math
+import queue
 import sys
+import threading
 import time
+import traceback
 from collections import deque
 
 import torch
@@ -20,7 +23,7 @@ from std_msgs.msg import UInt8MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
-from mbrl_ros.dynamics.snapshot import SnapshotError, decode
+from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.noise import random_actions
@@ -122,6 +125,11 @@ class MpcPlanner(ManagedNode):
         self._declare_goal()
 
         self._models = Succession(self._lockstep)
+        self._snapshots: queue.Queue[bytes | None] = queue.Queue()
+        self._prepared: deque[tuple[SnapshotInfo, DynamicsModel]] = deque()
+        self._model_is_prepared = self.create_guard_condition(self._swap_models)
+        self._preparation = threading.Thread(target=self._prepare_models, daemon=True)
+        self._swap_ms = 0.0
         self._plan: Plan | None = None
         self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
         self._answered = -1  # stamp of the last state that an action was sent for
@@ -147,6 +155,7 @@ class MpcPlanner(ManagedNode):
         self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
         self.create_subscription(JointState, "state", self._on_state, LATEST)
         self._diagnostics = Diagnostics(self, robot.name, self._report)
+        self._preparation.start()
         self.get_logger().info("waiting for the learner and the first state")
 
     # -- goal -------------------------------------------------------------------------------
@@ -194,14 +203,31 @@ class MpcPlanner(ManagedNode):
     # -- model ------------------------------------------------------------------------------
 
     def _on_model(self, message: UInt8MultiArray) -> None:
-        model = make_model(self._kind, self._robot)
-        try:
-            info = decode(bytes(message.data), model, self._robot)
-        except SnapshotError as error:
-            self._rejected_models += 1
-            self.get_logger().error(f"model refused, the old one stays: {error}")
-            return
-        self._models.add(info, model)
+        self._snapshots.put(bytes(message.data))
+
+    def _prepare_models(self) -> None:
+        """Check and lay out snapshots in a thread of its own, so that a swap costs no time."""
+        while (data := self._snapshots.get()) is not None:
+            model = make_model(self._kind, self._robot)
+            try:
+                info = decode(data, model, self._robot)
+                rows = torch.zeros(1, self._planner.samples, len(self._robot.action_names))
+                model.rollout(torch.zeros(len(rows[0]), len(self._robot.state_names)), rows)
+            except SnapshotError as error:
+                self._rejected_models += 1
+                self.get_logger().error(f"model refused, the old one stays: {error}")
+                continue
+            except Exception:
+                self.fail(f"the thread that prepares models has died:\n{traceback.format_exc()}")
+                return
+            self._prepared.append((info, model))
+            self._model_is_prepared.trigger()
+
+    def _swap_models(self) -> None:
+        begin = time.perf_counter()
+        while self._prepared:
+            self._models.add(*self._prepared.popleft())
+        self._swap_ms = max(self._swap_ms, 1e3 * (time.perf_counter() - begin))
         if self._waiting is not None:
             self._answer(*self._waiting)
 
@@ -311,6 +337,8 @@ class MpcPlanner(ManagedNode):
 
     def on_shutdown(self) -> None:
         """Publish the last numbers."""
+        self._snapshots.put(None)
+        self._preparation.join(timeout=2.0)
         self._diagnostics.publish()
 
     def _report(self) -> Report:
@@ -342,6 +370,7 @@ class MpcPlanner(ManagedNode):
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
                 "delay_ms": 1e3 * self._delay.delay,
                 "model_transitions": self._models.info.transitions if self._models.info else 0,
+                "model_swap_ms_max": self._swap_ms,
                 "failed_plans": self._failed,
                 "discarded_trajectories": self._discarded,
                 "rejected_messages": self._rejected,
