@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -288,6 +290,111 @@ def evaluate_model(
             draw(found, plot, f"{spec.name}, {trained.kind}")
     except (OSError, ValueError) as error:
         raise _fail(str(error), 1) from None
+
+
+# -- benchmarks -------------------------------------------------------------------------------
+
+bench = typer.Typer(no_args_is_help=True, help="Measure this package next to others.")
+app.add_typer(bench, name="bench")
+
+TasksOption = Annotated[
+    str | None, typer.Option(metavar="NAME,...", help="Of cartpole, arm2, half_cheetah.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
+]
+
+
+def _names(text: str | None, known: Iterable[str]) -> list[str]:
+    return list(known) if text is None else [name.strip() for name in text.split(",")]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@bench.command("logs")
+def bench_logs(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the logs.")
+    ],
+    tasks: TasksOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Write the simulated logs that models are trained and judged on."""
+    from mbrl_ros.benchmarks import logs
+
+    try:
+        logs.write_logs(output, _names(tasks, logs.TASKS), seed, print)
+    except logs.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+
+
+@bench.command("model")
+def bench_model(
+    json_file: JsonOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not half an hour.")] = False,
+    tasks: TasksOption = None,
+    libraries: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Of mbrl_ros, gpytorch, mbrl-lib.")
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Logs to use; what is missing there is made."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare learned models with those of other libraries: error, calibration, time."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import model
+
+    _check_folder(json_file)
+    try:
+        rows = model.run(
+            _names(tasks, model.TASKS),
+            _names(libraries, model.LIBRARIES),
+            model.QUICK if quick else model.FULL,
+            seed,
+            logs,
+            _say,
+        )
+    except model.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(model.table(rows))
+    _write_json(json_file, [row.plain() for row in rows])
+
+
+@bench.command("gp")
+def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
+    """Compare the exact GP with starting again and with bare matrix products.
+
+    Ends with status 1 if a ratio is not what it has to be.
+    """
+    from mbrl_ros.benchmarks import gp
+
+    _check_folder(json_file)
+    try:
+        result = gp.run(seed)
+    except gp.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    print(result.summary())
+    _write_json(json_file, asdict(result))
+    if not result.met:
+        raise _fail("a ratio is not what it has to be; see above", 1)
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse a file that could not be written in the end, before the work is done."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise _fail(f"--json {path}: there is no folder {path.absolute().parent}")
+    if path is not None and path.is_dir():
+        raise _fail(f"--json {path}: is a folder, expected a file")
+
+
+def _write_json(path: Path | None, values: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 def main() -> None:

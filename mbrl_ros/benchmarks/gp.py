@@ -5,21 +5,23 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
 import torch
 from torch import Tensor
 
-from mbrl_ros.benchmarks.logs import TASKS, transitions
-from mbrl_ros.benchmarks.threads import one_thread
+from mbrl_ros.benchmarks.logs import TASKS, BenchmarkError, transitions
+from mbrl_ros.benchmarks.timing import one_thread, seconds
 from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
 
+__all__ = ["BenchmarkError", "GPResult", "run"]
+
 POINTS = 400
 ROWS = 500  # predicted at once
+TURN = 10  # repetitions
 LEAST_UPDATE_RATIO = 20.0
 LARGEST_DIFFERENCE = 1e-6
 LARGEST_PREDICT_RATIO = 1.5
@@ -53,54 +55,70 @@ class GPResult:
             and self.predict_ratio <= LARGEST_PREDICT_RATIO
         )
 
+    def summary(self) -> str:
+        """Say it in three lines."""
+        return (
+            f"one transition at {POINTS} points: {self.update_ms:.2f} ms, from nothing "
+            f"{self.refactorise_ms:.2f} ms: {self.update_ratio:.1f} times as long "
+            f"(at least {LEAST_UPDATE_RATIO:g})\n"
+            f"largest difference of the means: {self.mean_difference:.1e} "
+            f"(at most {LARGEST_DIFFERENCE:g})\n"
+            f"mean of {ROWS} predictions: {self.predict_ms:.2f} ms, bare products and exponential "
+            f"{self.bare_ms:.2f} ms: {self.predict_ratio:.2f} times as long "
+            f"(at most {LARGEST_PREDICT_RATIO:g})"
+        )
+
 
 @one_thread()
-def run(seed: int = 0, updates: int = 30, predictions: int = 300) -> GPResult:
-    """Measure on the cart-pole's log; what is compared takes turns, so that both see the same.
+def run(seed: int = 0, turns: int = 6) -> GPResult:
+    """Measure on the cart-pole's log.
 
-    The points grow from POINTS - updates / 2 on, so that they are POINTS on average.
+    What is compared takes turns of TURN repetitions each: all see the same machine, and each
+    finds in the processor's caches what it left there. The points grow in the meantime, so
+    that they are POINTS on average. Raises BenchmarkError if MuJoCo is missing.
     """
     log = TASKS["cartpole"].log(seed)
-    data = transitions(log.training)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    data = data[order]
-    rows = transitions(log.test)[:ROWS]
-    states, actions = rows.states, rows.actions
+    data, rows = transitions(log.training), transitions(log.test)[:ROWS]
+    data = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))]
+    inputs = log.features.inputs(rows.states, rows.actions)
 
-    begin = POINTS - updates // 2
+    size = POINTS - turns * TURN // 2
     model = GaussianProcess(log.features, max_points=POINTS, seed=seed)
-    model.update(data[:begin])
+    model.update(data[:size])
     model.improve()
-    grown, predicting = model, copy.deepcopy(model)
+    predicting = copy.deepcopy(model)
+    predicting.update(data[size:POINTS])
 
-    update_s, refactorise_s, difference = [], [], 0.0
-    for i in range(begin, begin + updates):
-        new = data[i : i + 1]
-        update_s.append(_seconds(lambda new=new: grown.update(new)))
-        reference = _Reference(grown)
-        refactorise_s.append(_seconds(reference.refactorise))
-        means = reference.normalised(grown.outputs(states, actions)[0])
-        inputs = log.features.inputs(states, actions)
+    update_s: list[float] = []
+    refactorise_s: list[float] = []
+    difference = 0.0
+    for _ in range(turns):
+        for _ in range(TURN):
+            update_s.append(seconds(partial(model.update, data[size : size + 1])))
+            size += 1
+        reference = _Reference(model)
+        refactorise_s += [seconds(reference.refactorise) for _ in range(TURN)]
+        means = reference.normalised(model.outputs(rows.states, rows.actions)[0])
         difference = max(difference, float((means - reference.mean(inputs)).abs().max()))
 
-    predicting.update(data[begin:POINTS])
     bare = _Bare(predicting)
-    wide, pushes = states.float(), actions.float()[None]
-    predict_s, bare_s = [], []
-    for _ in range(predictions):
-        predict_s.append(_seconds(lambda: predicting.rollout(wide, pushes)))
-        bare_s.append(_seconds(bare.compute))
+    predict = partial(predicting.rollout, rows.states.float(), rows.actions.float()[None])
+    predict_s: list[float] = []
+    bare_s: list[float] = []
+    for _ in range(5 * turns):
+        predict_s += [seconds(predict) for _ in range(TURN)]
+        bare_s += [seconds(bare.compute) for _ in range(TURN)]
 
-    medians = [statistics.median(s) for s in (update_s, refactorise_s, predict_s, bare_s)]
-    update, refactorise, predict, least = (1e3 * median for median in medians)
+    medians = [1e3 * median(s) for s in (update_s, refactorise_s, predict_s, bare_s)]
+    update_ms, refactorise_ms, predict_ms, bare_ms = medians
     return GPResult(
-        update_ms=update,
-        refactorise_ms=refactorise,
-        update_ratio=refactorise / update,
+        update_ms=update_ms,
+        refactorise_ms=refactorise_ms,
+        update_ratio=refactorise_ms / update_ms,
         mean_difference=difference,
-        predict_ms=predict,
-        bare_ms=least,
-        predict_ratio=predict / least,
+        predict_ms=predict_ms,
+        bare_ms=bare_ms,
+        predict_ratio=predict_ms / bare_ms,
     )
 
 
@@ -148,9 +166,3 @@ class _Bare:
         torch.bmm(self._rows, self._matrix, out=self._kernel)
         self._kernel.exp_()
         torch.bmm(self._kernel, self._weights, out=self._mean)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import gpytorch
 import torch
+from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from mbrl_ros.benchmarks.peer import Peer
@@ -79,7 +82,9 @@ class GPyTorchGP(Peer):
 
     def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predict one step; the variance includes the noise."""
-        with torch.no_grad(), gpytorch.settings.fast_pred_var():
+        with torch.no_grad(), gpytorch.settings.fast_pred_var(), warnings.catch_warnings():
+            # It may say of a variance that rounding made it negative, and that it was put right.
+            warnings.simplefilter("ignore", NumericalWarning)
             prediction = self._latent(states, actions)
             noise = self._model.likelihood.noise if self._model else 0.0
             mean = self._targets.restore(prediction.mean.T)

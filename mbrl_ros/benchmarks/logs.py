@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -25,6 +25,7 @@ from mbrl_ros.robots.spec import (
     Command,
     Cost,
     GoalDimension,
+    RobotError,
     RobotSpec,
     Sensor,
     StateDimension,
@@ -45,6 +46,10 @@ _Policy = Callable[[list[float], int], list[float]]
 
 class BenchmarkError(ValueError):
     """A benchmark that cannot be run as asked; the message says why and what to do."""
+
+
+class MissingPackage(BenchmarkError):  # noqa: N818
+    """A package that a part of a benchmark needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,13 @@ class Task:
     def log(self, seed: int = 0) -> Log:
         """Make the log of this seed; the same seed gives the same log.
 
-        Raises BenchmarkError or RobotError if the simulator cannot be imported.
+        Raises MissingPackage if the simulator cannot be imported.
         """
         robot = self.robot()
-        episodes = self.episodes(robot, self.training + self.test, seed)
+        try:
+            episodes = self.episodes(robot, self.training + self.test, seed)
+        except RobotError as error:  # our robots are fine, so it is MuJoCo that is missing
+            raise MissingPackage(str(error)) from None
         return Log(robot, tuple(episodes[self.test :]), tuple(episodes[: self.test]))
 
 
@@ -225,9 +233,9 @@ def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
         import gymnasium
         import mujoco
     except ImportError as error:
-        raise BenchmarkError(
-            f"task half_cheetah needs Gymnasium with MuJoCo, which cannot be imported ({error}); "
-            f"install it with: {INSTALL}"
+        raise MissingPackage(
+            f"it needs Gymnasium and MuJoCo, which cannot be imported ({error}); "
+            f"install them with: {INSTALL}"
         ) from None
     steps = 200
     # MuJoCo would write a log file about an attribute in Gymnasium's model.
@@ -266,6 +274,31 @@ TASKS = {
 def log_path(folder: Path, task: str) -> Path:
     """Return where the log of a task lies in a folder of logs."""
     return folder / f"{task}.npz"
+
+
+def write_logs(folder: Path, tasks: Sequence[str], seed: int, say: Callable[[str], None]) -> None:
+    """Make the logs of the tasks and write them into a folder.
+
+    say: told what was written. Raises BenchmarkError for an unknown task, a missing package or
+    a folder that cannot be written.
+    """
+    check_names("task", tasks, TASKS)
+    for task in tasks:
+        log, path = TASKS[task].log(seed), log_path(folder, task)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_log(log, path)
+        except OSError as error:
+            raise BenchmarkError(f"log {path}: cannot be written: {error}") from None
+        training, test = sum(map(len, log.training)), sum(map(len, log.test))
+        say(f"{path}: {training} transitions to train on, {test} to test on")
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise BenchmarkError for a name that is not known."""
+    for name in names:
+        if name not in known:
+            raise BenchmarkError(f"unknown {what} '{name}'; expected one of {', '.join(known)}")
 
 
 def save_log(log: Log, path: Path) -> None:

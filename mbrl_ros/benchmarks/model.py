@@ -9,26 +9,29 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from rich.table import Table
 
 from mbrl_ros.benchmarks.logs import (
     INSTALL,
     TASKS,
     BenchmarkError,
     Log,
+    MissingPackage,
+    check_names,
     load_log,
     log_path,
     transitions,
 )
-from mbrl_ros.benchmarks.threads import one_thread
+from mbrl_ros.benchmarks.timing import one_thread, seconds
 from mbrl_ros.dynamics.evaluation import LEVELS, Evaluation, evaluate
+from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model
-from mbrl_ros.kinds import MODELS
 
 HORIZONS = (1, 10, 30)  # steps
 ROWS = 500  # predicted at once for predict_ms
@@ -66,10 +69,12 @@ LIBRARIES = (OWN, *PEERS)
 class Effort:
     """How much a run may cost.
 
-    training_s: seconds that each model is trained at most. fit_steps: of GPyTorch. starts: of
-    open-loop predictions. updates, predictions: how many are timed.
+    all_episodes: train and test on all of a log, or on the first few of it only. training_s:
+    seconds after which no further slice of training begins. fit_steps: of Adam, for GPyTorch.
+    starts: of open-loop predictions. updates, predictions: how many are timed.
     """
 
+    all_episodes: bool
     training_s: float
     fit_steps: int
     starts: int
@@ -77,8 +82,8 @@ class Effort:
     predictions: int
 
 
-QUICK = Effort(training_s=5.0, fit_steps=50, starts=20, updates=5, predictions=15)
-FULL = Effort(training_s=60.0, fit_steps=200, starts=200, updates=20, predictions=50)
+QUICK = Effort(False, training_s=3.0, fit_steps=100, starts=20, updates=5, predictions=15)
+FULL = Effort(True, training_s=60.0, fit_steps=200, starts=200, updates=20, predictions=50)
 
 
 @dataclass(frozen=True)
@@ -127,34 +132,27 @@ def run(
     tasks: Sequence[str] = tuple(TASKS),
     libraries: Sequence[str] = LIBRARIES,
     effort: Effort = FULL,
-    quick: bool = False,
     seed: int = 0,
     logs: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Train and measure every model of the libraries on every task.
 
-    logs: a folder with logs; what is missing there is made. quick: use the first few episodes
-    only. say: told what is being done and what is left out because a package is missing.
+    logs: a folder with logs; what is missing there is made. say: told what is being done, and
+    what is left out because a package is missing.
     Raises BenchmarkError for unknown names, unusable logs, or if nothing is left to measure.
     """
-    for what, names, known in (("task", tasks, TASKS), ("library", libraries, LIBRARIES)):
-        for name in names:
-            if name not in known:
-                raise BenchmarkError(
-                    f"unknown {what} '{name}'; expected one of {', '.join(known)}"
-                )
+    check_names("task", tasks, TASKS)
+    check_names("library", libraries, LIBRARIES)
     peers = {name: loaded for name in libraries if (loaded := load_peer(name, say)) is not None}
     rows: list[Row] = []
     for task in tasks:
         try:
             log = _log(task, seed, logs)
-        except BenchmarkError as error:
-            if logs is not None and log_path(logs, task).exists():
-                raise
+        except MissingPackage as error:
             say(f"{task}: left out: {error}")
             continue
-        if quick:
+        if not effort.all_episodes:
             log = log.first(TASKS[task].quick_training, TASKS[task].quick_test)
         rows += _measure(task, log, OWN in libraries, peers, effort, seed, say)
     if not rows:
@@ -222,43 +220,37 @@ def _trained(
     say: Callable[[str], None],
 ) -> list[_Entrant]:
     """Make and train all models; peers get the points and the time that our own had."""
-    entrants = []
-    points, ensemble_s = None, effort.training_s
-    available = [kind for kind in OWN_KINDS if kind in MODELS.names()]
-    for kind in available if own else ():
+    entrants: list[_Entrant] = []
+    points, ensemble_s = GaussianProcess(log.features).max_points, effort.training_s
+    for kind in OWN_KINDS if own else ():
         model = make_model(kind, log.robot, seed)
-        spent = _seconds(lambda model=model: _train(model, data, effort.training_s))
+        spent = seconds(partial(_train, model, data, effort.training_s))
         say(f"{log.robot.name}: {OWN} {kind} trained for {spent:.1f} s")
         entrants.append(_Entrant(kind, OWN, model))
-        if kind == "gp":
-            points = getattr(model, "max_points", None)
         if kind == "ensemble":
             ensemble_s = spent
     if "gpytorch" in peers:
-        points = points or getattr(make_model("gp", log.robot), "max_points", 200)
-        model = peers["gpytorch"](log.features, points, effort.fit_steps, seed)
-        spent = _seconds(lambda: model.update(data))
+        gp = peers["gpytorch"](log.features, points, effort.fit_steps, seed)
+        spent = seconds(partial(gp.update, data))
         say(f"{log.robot.name}: gpytorch gp trained for {spent:.1f} s on {points} points")
-        entrants.append(_Entrant("gp", "gpytorch", model))
+        entrants.append(_Entrant("gp", "gpytorch", gp))
     if "mbrl-lib" in peers:
         ensemble = peers["mbrl-lib"](log.features, seed)
-        spent = _seconds(lambda: ensemble.train(data, ensemble_s))
+        spent = seconds(partial(ensemble.train, data, ensemble_s))
         say(f"{log.robot.name}: mbrl-lib ensemble trained for {spent:.1f} s")
         entrants.append(_Entrant("ensemble", "mbrl-lib", ensemble))
     return entrants
 
 
-def _train(model: DynamicsModel, data: Transitions, seconds: float) -> None:
+def _train(model: DynamicsModel, data: Transitions, limit_s: float) -> None:
     """Train until the model expects no more of it or the time is up."""
     begin = time.perf_counter()
     model.update(data)
-    while model.improve() and time.perf_counter() - begin < seconds:
+    while model.improve() and time.perf_counter() - begin < limit_s:
         pass
 
 
-def _time_predictions(
-    entrants: list[_Entrant], rows: Transitions, rounds: int, seed: int
-) -> None:
+def _time_predictions(entrants: list[_Entrant], rows: Transitions, rounds: int, seed: int) -> None:
     """Time the mean of ROWS predictions; the entrants take turns, so that all see the same."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(rows), (ROWS,), generator=generator)
@@ -267,9 +259,8 @@ def _time_predictions(
         entrant.model.rollout(states, actions)
     for _ in range(rounds):
         for entrant in entrants:
-            entrant.predict_s.append(
-                _seconds(lambda model=entrant.model: model.rollout(states, actions))
-            )
+            call = partial(entrant.model.rollout, states, actions)
+            entrant.predict_s.append(seconds(call))
 
 
 def _time_updates(entrants: list[_Entrant], later: Transitions, rounds: int) -> None:
@@ -281,11 +272,10 @@ def _time_updates(entrants: list[_Entrant], later: Transitions, rounds: int) -> 
     for i in range(min(rounds, len(later))):
         new = later[i : i + 1]
         for entrant in entrants:
-            trains = entrant.library == OWN and entrant.kind in _TRAINED_KINDS
-            seconds = _seconds(lambda model=entrant.model: model.update(new))  # noqa: B023
-            if trains:
-                seconds += _seconds(entrant.model.improve)
-            entrant.update_s.append(seconds)
+            spent = seconds(partial(entrant.model.update, new))
+            if entrant.library == OWN and entrant.kind in _TRAINED_KINDS:
+                spent += seconds(entrant.model.improve)
+            entrant.update_s.append(spent)
 
 
 def _rows(task: str, entrant: _Entrant) -> list[Row]:
@@ -311,7 +301,19 @@ def _rows(task: str, entrant: _Entrant) -> list[Row]:
     ]
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
+def table(rows: Sequence[Row]) -> Table:
+    """Lay rows out for the terminal."""
+    columns = ("task", "kind", "library", "horizon", "nrmse", "coverage90")
+    result = Table(*columns, "update_ms", "predict_ms")
+    before = None
+    for row in rows:
+        if before is not None and row.task != before:
+            result.add_section()
+        before = row.task
+        numbers = (row.nrmse, row.coverage90, row.update_ms, row.predict_ms)
+        formats = ("{:.4f}", "{:.3f}", "{:.2f}", "{:.2f}")
+        result.add_row(
+            *(row.task, row.kind, row.library, str(row.horizon)),
+            *(text.format(number) for text, number in zip(formats, numbers, strict=True)),
+        )
+    return result

@@ -1,10 +1,11 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""One thread for all that is compared."""
+"""Times that can be compared: of one thread, by the wall clock."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,3 +20,10 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
