@@ -27,7 +27,7 @@ from mbrl_ros.dynamics.normaliser import Moments
 from mbrl_ros.dynamics.particles import FoldedNetworks, Particles, bounded_log_variance
 from mbrl_ros.dynamics.replay import Replay
 
-_LOG_VARIANCE_BOUNDS = (-10.0, 0.5)  # to begin with, of normalised targets
+_LOG_VARIANCE_BOUNDS = (-12.0, 0.5)  # to begin with, of normalised targets
 _BOUNDS_WEIGHT = 0.01  # how strongly the loss pulls these bounds together
 # Each error weighs variance^_BETA more than its likelihood says (Seitzer et al., "On the
 # Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022): or what is noisy at first
@@ -39,7 +39,8 @@ _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
 _INTERVAL = 0.9  # share of the held-out data that its prediction interval is to cover
 _Z = 1.6449  # half the width of that interval in standard deviations of a Gaussian
-_NOISE_FACTORS = (1e-4, 1e4)
+_NOISE_FACTORS = (1e-6, 1e6)
+_MOST_PERSISTENT = 0.99
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
 _MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # accepted from a snapshot
 
@@ -72,7 +73,7 @@ class Ensemble(DynamicsModel):
         hidden: Sequence[int] = (200, 200, 200),
         batch_size: int = 256,
         steps: int = 10,
-        learning_rate: float = 4e-3,
+        learning_rate: float = 8e-3,
         weight_decay: float = 0.05,
         recent: int = 1000,
         recent_share: float = 0.1,
@@ -109,6 +110,7 @@ class Ensemble(DynamicsModel):
         self._inputs, self._targets = Moments.none(features.size), Moments.none(features.outputs)
         # On the predicted variance; wide while nothing is known.
         self._noise_factor = torch.full((features.outputs,), _IGNORANT).double()
+        self._persistence = torch.zeros(features.outputs).double()  # of noise, step to step
         self._take_over(self._initial_weights(members, hidden))
 
     @property
@@ -208,6 +210,8 @@ class Ensemble(DynamicsModel):
         gain, shift = new_x.scale / old_x.scale, (new_x.mean - old_x.mean) / old_x.scale
         ratio, moved = old_y.scale / new_y.scale, (old_y.mean - new_y.mean) / new_y.scale
         widened = 2.0 * ratio.log()
+        # A snapshot that was taken keeps what it has.
+        self._best = {name: tensor.clone() for name, tensor in self._best.items()}
         for weights in (self._weights, self._average, self._best):
             first, bias = weights["weight_0"].double(), weights[f"bias_{last}"]
             weights["bias_0"] += (shift @ first)[:, None]
@@ -225,20 +229,28 @@ class Ensemble(DynamicsModel):
         """Take `steps` training steps from where the last slice ended, then judge the result.
 
         Returns False once held-out data has not been predicted better for `patience` slices and
-        nothing new has come; after that, training would go on from the best weights.
+        nothing new has come. Then, and if training has diverged, it goes on from the best weights.
         """
         if self._stale >= self.patience or len(self._training) == 0:
             return False
         for _ in range(self.steps):
             self._step()
-        self._judge()
+        self._stale += 1
+        if all(bool(tensor.isfinite().all()) for tensor in self._average.values()):
+            self._judge()
+        else:
+            self._continue_from_best()
+            self._optimiser.state.clear()
         if self._stale < self.patience:
             return True
-        with torch.no_grad():
-            for weights in (self._weights, self._average):
-                for name, tensor in weights.items():
-                    tensor.copy_(self._best[name])
+        self._continue_from_best()
         return False
+
+    @torch.no_grad()
+    def _continue_from_best(self) -> None:
+        for weights in (self._weights, self._average):
+            for name, tensor in weights.items():
+                tensor.copy_(self._best[name])
 
     def _step(self) -> None:
         self._optimiser.zero_grad(set_to_none=False)
@@ -310,7 +322,6 @@ class Ensemble(DynamicsModel):
     @torch.no_grad()
     def _judge(self) -> None:
         """Let each member predict from its average if that predicts held-out data better."""
-        self._stale += 1
         if len(self._held_out) == 0:
             self._best = {name: tensor.clone() for name, tensor in self._average.items()}
             self._noise_factor = torch.ones_like(self._noise_factor)
@@ -321,26 +332,52 @@ class Ensemble(DynamicsModel):
         mean, variance = self._members(self._average, trial.inputs)
         loss = _held_out_loss(mean, trial.targets)
         better = loss < trial.loss
-        for name, tensor in self._best.items():
-            tensor[better] = self._average[name][better]
+        self._best = {
+            name: torch.where(better[:, None, None], self._average[name], tensor)
+            for name, tensor in self._best.items()
+        }
         trial.mean[better], trial.variance[better] = mean[better], variance[better]
         trial.loss[better] = loss[better]
         self._noise_factor = _noise_factor(trial.mean, trial.variance, trial.targets)
+        self._persistence = self._residual_correlation(trial)
         if float(trial.loss.mean()) < trial.goal:
             self._stale, trial.goal = 0, float(trial.loss.mean()) - _PROGRESS
 
     def _new_trial(self) -> _Trial:
-        """Choose held-out rows, a share of them the newest, and judge the best weights."""
-        slots = self._held_out.newest(_HELD_OUT_ROWS)
-        if len(self._held_out) > _HELD_OUT_ROWS:
+        """Choose held-out rows, a share of them the newest, and judge the best weights.
+
+        Whole blocks of consecutive steps, to see how errors persist.
+        """
+        replay = self._held_out
+        slots = replay.newest(_HELD_OUT_ROWS)
+        if len(replay) > _HELD_OUT_ROWS:
             newest = round(self.recent_share * _HELD_OUT_ROWS)
-            others = self._held_out.draw(_HELD_OUT_ROWS - newest, 1, 0.0, self._generator)[0]
-            slots = torch.cat([slots[:newest], others])
-        states, actions, targets = self._held_out.columns(slots)
+            blocks = (_HELD_OUT_ROWS - newest) // _HELD_OUT_BLOCK
+            starts = torch.randint(len(replay), (blocks, 1), generator=self._generator)
+            others = (starts + torch.arange(_HELD_OUT_BLOCK)) % len(replay)
+            slots = torch.cat([slots[-newest:], others.reshape(-1)])
+        after, follows = replay.after(slots[:-1])
+        states, actions, targets = replay.columns(slots)
         inputs, targets = self._normal_inputs(states, actions), self._normal_targets(targets)
         mean, variance = self._members(self._best, inputs)
         loss = _held_out_loss(mean, targets)
-        return _Trial(inputs, targets, mean, variance, loss, float(loss.mean()) - _PROGRESS)
+        goal = float(loss.mean()) - _PROGRESS
+        return _Trial(inputs, targets, follows & (after == slots[1:]), mean, variance, loss, goal)
+
+    def _residual_correlation(self, trial: _Trial) -> Tensor:
+        """Return how far the error of one step foretells that of the next, (K,) in [0, 1).
+
+        The correlation of standardised held-out residuals. A model of something smooth that is
+        hardly noisy errs alike for many steps; noise drawn anew at each would cancel out.
+        """
+        noise = self._noise_factor * trial.variance.mean(0)
+        deviation = (trial.mean.var(0, correction=0) + noise).sqrt()
+        residual = ((trial.mean.mean(0) - trial.targets) / deviation).clamp(-3.0, 3.0)
+        first, second = residual[:-1][trial.pairs], residual[1:][trial.pairs]
+        if len(first) < _HELD_OUT_BLOCK:
+            return torch.zeros_like(self._persistence)
+        correlation = (first * second).sum(0) / (first.square() + second.square()).sum(0) * 2.0
+        return correlation.nan_to_num().clamp(0.0, _MOST_PERSISTENT)
 
     def _members(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised inputs (N, F) -> each member's mean and variance (M, N, D + R)."""
@@ -409,7 +446,8 @@ class Ensemble(DynamicsModel):
             lower, upper = self._best["lower_log_variance"], self._best["upper_log_variance"]
             bounds = lower[..., :size], upper[..., :size]
         noise_scale = (self._noise_factor[:size].sqrt() * scale).float()
-        return FoldedNetworks(weights, biases, noise_scale, bounds)
+        persistence = self._persistence[:size].float()
+        return FoldedNetworks(weights, biases, noise_scale, persistence, bounds)
 
     # -- snapshots --------------------------------------------------------------------------
 
@@ -424,6 +462,7 @@ class Ensemble(DynamicsModel):
             "target_mean": self._targets.mean,
             "target_variance": self._targets.variance,
             "noise_factor": self._noise_factor,
+            "noise_persistence": self._persistence,
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -447,10 +486,13 @@ class Ensemble(DynamicsModel):
                 raise ValueError(f"'{name}' holds a value that is negative")
             if name == "noise_factor" and not (found > 0.0).all():
                 raise ValueError(f"'{name}' holds a value that is not positive")
+            if name == "noise_persistence" and not ((found >= 0.0) & (found < 1.0)).all():
+                raise ValueError(f"'{name}' holds a value that is not in [0, 1)")
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._inputs = Moments(copies.pop("input_mean"), copies.pop("input_variance"))
         self._targets = Moments(copies.pop("target_mean"), copies.pop("target_variance"))
         self._noise_factor = copies.pop("noise_factor")
+        self._persistence = copies.pop("noise_persistence")
         self._take_over(copies)
 
     def _shapes(self, tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -495,12 +537,14 @@ class MLP(Ensemble):
 class _Trial:
     """Held-out rows, and how the best weights predict them.
 
-    inputs (N, F), targets (N, K), both normalised; mean, variance (M, N, K) and loss (M,) of
+    inputs (N, F), targets (N, K), both normalised; pairs (N - 1,): whether a row's successor is
+    the next step; mean, variance (M, N, K) and loss (M,) of
     each member's best; goal: the average loss that counts as progress.
     """
 
     inputs: Tensor
     targets: Tensor
+    pairs: Tensor
     mean: Tensor
     variance: Tensor
     loss: Tensor
