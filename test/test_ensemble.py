@@ -3,12 +3,13 @@
 """The ensemble of networks, the single network, and what they remember."""
 
 import math
+import random
 
 import pytest
 import torch
 
 from mbrl_ros.dynamics.ensemble import MLP, Ensemble
-from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import PROPAGATIONS, Transitions, make_model, one_step_error
 from mbrl_ros.dynamics.replay import Replay
 from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
@@ -20,21 +21,19 @@ SMALL = {"hidden": (48, 48), "batch_size": 64, "steps": 20, "patience": 20}
 
 def pendulum(count, seed=0, noise=(0.0, 0.0), rewards=0):
     """Return `count` consecutive steps of a driven pendulum: (angle, velocity), torque."""
-    generator = torch.Generator().manual_seed(seed)
-    state, states, actions = torch.tensor([1.0, 0.0]).double(), [], []
-    torque = torch.zeros(1).double()
-    for _ in range(count + 1):
-        states.append(state)
-        kick = torch.randn(3, generator=generator, dtype=torch.float64)
-        torque = 0.9 * torque + 3.0 * kick[:1]
-        actions.append(torque)
-        velocity = state[1] + STEP * (9.81 * state[0].sin() - 0.3 * state[1] + torque[0])
-        angle = wrap_angle(state[0] + STEP * velocity + noise[0] * kick[1])
-        state = torch.stack([angle, velocity + noise[1] * kick[2]])
-    states = torch.stack(states)
-    actions = torch.stack(actions)[:-1]
-    reward = states[1:, :1].cos() - 0.01 * actions.square()
-    return Transitions(states[:-1], actions, states[1:], reward[:, :rewards])
+    generator = random.Random(seed)
+    angle, velocity, torque, rows = 1.0, 0.0, 0.0, []
+    for _ in range(count):
+        torque = 0.9 * torque + generator.gauss(0.0, 3.0)
+        row = [angle, velocity, torque]
+        velocity += STEP * (9.81 * math.sin(angle) - 0.3 * velocity + torque)
+        angle = math.remainder(angle + STEP * velocity + generator.gauss(0.0, noise[0]), math.tau)
+        velocity += generator.gauss(0.0, noise[1])
+        rows.append([*row, angle, velocity, math.cos(angle) - 0.01 * torque**2])
+    columns = torch.tensor(rows, dtype=torch.float64)
+    return Transitions(
+        columns[:, :2], columns[:, 2:3], columns[:, 3:5], columns[:, 5 : 5 + rewards]
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,10 +50,7 @@ def features(rewards=0):
 
 
 def train(model, slices=1000):
-    for _ in range(slices):
-        if not model.improve():
-            return True
-    return False
+    return any(not model.improve() for _ in range(slices))
 
 
 def make(kind=Ensemble, rewards=0, **options):
@@ -119,7 +115,7 @@ def test_it_learns_a_pendulum(kind):
 
 def test_training_ends_and_new_experience_starts_it_again():
     model = make(patience=3)
-    model.update(pendulum(100))
+    model.update(pendulum(100, noise=NOISE))
     assert train(model)
     before = model.snapshot()
     assert not model.improve()
@@ -180,6 +176,17 @@ def test_new_normalisers_leave_predictions_as_they_are(kind):
     after = model.outputs(test.states, test.actions)
     for old, new in zip(before, after, strict=True):
         assert torch.allclose(old, new, rtol=1e-2, atol=1e-3 * float(old.abs().max()))
+
+
+def test_a_start_at_rest_does_no_harm():
+    """At rest scales are tiny; weights that suit them must not be what motion starts from."""
+    model, data = make(), pendulum(600)
+    still = Transitions(1e-4 * data.states, 1e-4 * data.actions, 1e-4 * data.next_states)
+    model.update(still[:100])
+    train(model, 10)
+    model.update(data)
+    train(model, 60)
+    assert one_step_error(model, pendulum(300, seed=9)) < 0.05
 
 
 def test_a_snapshot_taken_is_not_changed_by_further_learning():
@@ -283,8 +290,8 @@ def test_intervals_cover_what_they_say_after_one_step(kind):
 
 
 def test_intervals_cover_what_they_say_after_ten_steps(noisy):
-    test, particles, horizon = pendulum(3000, seed=3, noise=NOISE), 50, 10
-    starts = torch.arange(0, 2980, 15)
+    test, particles, horizon = pendulum(6000, seed=3, noise=NOISE), 50, 10
+    starts = torch.arange(0, 5980, 10)
     actions = torch.stack([test.actions[starts + k] for k in range(horizon)])
     final = noisy.rollout(
         test.states[starts].repeat_interleave(particles, 0),
@@ -294,7 +301,7 @@ def test_intervals_cover_what_they_say_after_ten_steps(noisy):
     )[-1].view(len(starts), particles, 2)
     error = noisy.features.deltas(final.mean(1), test.states[starts + horizon])
     inside = (error.abs() < 1.645 * final.std(1)).double().mean(0)
-    assert ((inside > 0.84) & (inside < 0.97)).all()
+    assert ((inside > 0.84) & (inside < 0.96)).all()
 
 
 def test_noise_is_told_from_place_to_place():
@@ -315,6 +322,16 @@ def test_it_knows_what_it_does_not_know(learned):
     _, near = learned.predict(known.states, known.actions)
     _, far = learned.predict(torch.tensor([[0.0, 60.0]]), torch.tensor([[80.0]]))
     assert (far > 20.0 * near.mean(0)).all()
+
+
+def test_predictions_can_be_differentiated(learned):
+    states, actions = torch.tensor([[0.3, -1.0]]).double(), torch.tensor([[0.5]]).double()
+    jacobian = torch.autograd.functional.jacobian(
+        lambda action: learned.predict(states, action)[0], actions
+    )
+    step = 0.05
+    ahead, behind = (learned.predict(states, actions + d)[0] for d in (step, -step))
+    assert torch.allclose(jacobian[0, :, 0, 0], ((ahead - behind) / (2 * step))[0], atol=1e-3)
 
 
 # -- propagation ---------------------------------------------------------------------------

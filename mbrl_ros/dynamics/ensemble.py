@@ -12,6 +12,7 @@ in float32, from inputs and to targets of zero mean and unit variance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +37,7 @@ _BETA = 0.5
 _AVERAGING = 0.998  # share of the weights' moving average that a step keeps
 _HELD_OUT_BLOCK, _HELD_OUT_EVERY, _HELD_OUT_PHASE = 10, 10, 2  # of 10 blocks of 10 steps one
 _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
+_MOST_RESCALED = 2.0  # of a normaliser's scale, either way, since training started
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
 _INTERVAL = 0.9  # share of the held-out data that its prediction interval is to cover
 _Z = 1.6449  # half the width of that interval in standard deviations of a Gaussian
@@ -141,6 +143,19 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
+        # The output layer's weights are zero until the first step.
+        self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
+        self._start_training(weights)
+        features = self.features
+        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
+        self._training = Replay(widths, self.capacity, self.members)
+        self._held_out = Replay(widths, self.capacity // _HELD_OUT_EVERY, 1)
+        self._seen = 0  # transitions shared out between the two
+        self._stale = 0  # slices without progress
+        self._trial: _Trial | None = None
+
+    def _start_training(self, weights: Weights) -> None:
+        """Train from these weights on; predictions stay until that has led to better ones."""
         self._average = {name: tensor.clone() for name, tensor in weights.items()}
         self._weights = {n: tensor.clone().requires_grad_() for n, tensor in weights.items()}
         decayed = [t for name, t in self._weights.items() if name.startswith("weight_")]
@@ -150,16 +165,12 @@ class Ensemble(DynamicsModel):
             {"params": others, "weight_decay": 0.0},
         ]
         self._optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
-        # The output layer's weights are zero until the first step.
-        self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
-        features = self.features
-        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
-        self._training = Replay(widths, self.capacity, self.members)
-        self._held_out = Replay(widths, self.capacity // _HELD_OUT_EVERY, 1)
-        self._seen = 0  # transitions shared out between the two
         self._steps_taken = 0
-        self._stale = 0  # slices without progress
-        self._trial: _Trial | None = None
+        self._start_scales = self._scales()
+
+    def _scales(self) -> Tensor:
+        """Return the normalisers' scales, (F + D + R,)."""
+        return torch.cat([self._inputs.normaliser().scale, self._targets.normaliser().scale])
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -167,7 +178,8 @@ class Ensemble(DynamicsModel):
         """Remember new experience; of ten blocks of ten steps, one is held out.
 
         The normalisers follow the data, and the weights are expressed in the new ones, so that
-        predictions stay as they were. Raises ValueError, leaving the model as it was, if a
+        predictions stay as they were. (Where these change much, networks are trained afresh, to
+        take over once they are better.) Raises ValueError, leaving the model as it was, if a
         value is not finite or too large, or the number of rewards is wrong.
         """
         if not new.isfinite():
@@ -198,7 +210,11 @@ class Ensemble(DynamicsModel):
 
     @torch.no_grad()
     def _renormalise(self, inputs: Moments, targets: Moments) -> None:
-        """Take over other normalisers; predictions stay as they are."""
+        """Take over other normalisers; predictions stay as they are.
+
+        Weights expressed in very different ones are a bad place to train from: what was learned
+        at rest, with tiny scales, has enormous weights in motion. Training then starts anew.
+        """
         old_x, new_x = self._inputs.normaliser(), inputs.normaliser()
         old_y, new_y = self._targets.normaliser(), targets.normaliser()
         self._inputs, self._targets = inputs, targets
@@ -206,6 +222,7 @@ class Ensemble(DynamicsModel):
         if not self._trained:
             # All weights of the output layer are zero: predict no change.
             self._best[f"bias_{last}"][..., :size] = (-new_y.mean / new_y.scale).float()
+            self._start_scales = self._scales()
             return
         gain, shift = new_x.scale / old_x.scale, (new_x.mean - old_x.mean) / old_x.scale
         ratio, moved = old_y.scale / new_y.scale, (old_y.mean - new_y.mean) / new_y.scale
@@ -224,6 +241,9 @@ class Ensemble(DynamicsModel):
                 weights["upper_log_variance"] += widened
         if not self.probabilistic:
             self._noise_factor = self._noise_factor * ratio.square()
+        if (self._scales() / self._start_scales).log().abs().max() > math.log(_MOST_RESCALED):
+            hidden = [self._best[f"bias_{i}"].shape[-1] for i in range(last)]
+            self._start_training(self._initial_weights(self.members, hidden))
 
     def improve(self) -> bool:
         """Take `steps` training steps from where the last slice ended, then judge the result.
@@ -355,7 +375,7 @@ class Ensemble(DynamicsModel):
             blocks = (_HELD_OUT_ROWS - newest) // _HELD_OUT_BLOCK
             starts = torch.randint(len(replay), (blocks, 1), generator=self._generator)
             others = (starts + torch.arange(_HELD_OUT_BLOCK)) % len(replay)
-            slots = torch.cat([slots[-newest:], others.reshape(-1)])
+            slots = torch.cat([slots[_HELD_OUT_ROWS - newest :], others.reshape(-1)])
         after, follows = replay.after(slots[:-1])
         states, actions, targets = replay.columns(slots)
         inputs, targets = self._normal_inputs(states, actions), self._normal_targets(targets)
@@ -453,9 +473,9 @@ class Ensemble(DynamicsModel):
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return what predictions rest on; not the experience, nor how training stands."""
-        return self._best | self._scales()
+        return self._best | self._statistics()
 
-    def _scales(self) -> dict[str, Tensor]:
+    def _statistics(self) -> dict[str, Tensor]:
         return {
             "input_mean": self._inputs.mean,
             "input_variance": self._inputs.variance,
@@ -470,7 +490,7 @@ class Ensemble(DynamicsModel):
 
         Training goes on from these weights, with what `update` brings from now on.
         """
-        expected = {n: (list(t.shape), torch.float64) for n, t in self._scales().items()}
+        expected = {n: (list(t.shape), torch.float64) for n, t in self._statistics().items()}
         expected |= {n: (shape, torch.float32) for n, shape in self._shapes(tensors).items()}
         if set(tensors) != set(expected):
             raise ValueError(f"holds {sorted(tensors)}, expected {sorted(expected)}")

@@ -45,8 +45,8 @@ class Particles:
     By `mean` all particles move with the average of all members. Otherwise each row is evaluated
     by one member only: by `tsinf` and `pathwise` row i by member i % M, by `ts1` each member
     has as many rows, dealt out anew at each step. So rows never gather weights: grouping them
-    by member is a transposition. `pathwise` adds no noise;
-    that of `tsinf` is correlated from step to step as held-out errors are.
+    by member is a transposition. `pathwise` adds no noise; that of `tsinf` is correlated from
+    step to step as held-out errors are.
     """
 
     def __init__(
@@ -58,26 +58,24 @@ class Particles:
         generator: torch.Generator | None,
     ) -> None:
         self._features, self._networks, self._count = features, networks, count
+        self._size = features.state_dimensions
+        self._generator = generator
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
         self._noisy, self._persistent = propagation in ("ts1", "tsinf"), propagation == "tsinf"
         self._noise: Tensor | None = None  # of the last step, standard normal
-        self._generator = generator
-        members, _, width = networks.weights[0].shape
+        members = len(networks.weights[0])
         each = count if self._shared else -(-count // members)
-        rows = each if self._shared else each * members
-        size = features.state_dimensions
-        self._raw = torch.zeros(rows, features.size)  # rows beyond `count` fill up the groups
-        self._grouped = (
-            self._raw.expand(members, -1, -1)
-            if self._shared
-            else self._raw.view(each, members, -1).transpose(0, 1)
-        )
+        # Rows beyond `count` fill up the groups.
+        self._raw = torch.zeros(each if self._shared else each * members, features.size)
+        if self._shared:
+            self._grouped = self._raw.expand(members, -1, -1)
+        else:
+            self._grouped = self._raw.view(each, members, features.size).transpose(0, 1)
         self._hidden = [torch.empty(members, each, w.shape[2]) for w in networks.weights[:-1]]
-        self._size, width = size, 2 * size if self._noisy else size
-        if networks.log_variance_bounds is None:
-            width = size
-        self._output_weight = _padded(networks.weights[-1][..., :width])
-        self._output_bias = _padded(networks.biases[-1][..., :width])
+        predicts_noise = self._noisy and networks.log_variance_bounds is not None
+        columns = slice(2 * self._size if predicts_noise else self._size)
+        self._output_weight = _padded(networks.weights[-1][..., columns])
+        self._output_bias = _padded(networks.biases[-1][..., columns])
         if self._shared:
             self._output_weight = self._output_weight / members
             self._output_bias = self._output_bias.mean(0)
