@@ -245,7 +245,15 @@ def test_values_that_are_not_finite_or_too_large_are_refused(learned):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("members", 0), ("hidden", (8, 0)), ("recent_share", 1.5), ("steps", -1)]
+    ("option", "value"),
+    [
+        ("members", 0),
+        ("members", 100),
+        ("hidden", ()),
+        ("hidden", (8, 0)),
+        ("recent_share", 1.5),
+        ("steps", -1),
+    ],
 )
 def test_options_that_cannot_be_used_are_refused(option, value):
     with pytest.raises(ValueError, match=option):

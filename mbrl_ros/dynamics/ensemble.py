@@ -44,7 +44,7 @@ _Z = 1.6449  # half the width of that interval in standard deviations of a Gauss
 _NOISE_FACTORS = (1e-6, 1e6)
 _MOST_PERSISTENT = 0.99
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
-_MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # accepted from a snapshot
+_MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
 Weights = dict[str, Tensor]
 
@@ -61,7 +61,7 @@ class Ensemble(DynamicsModel):
     share `recent_share` of them from the newest `recent`. steps: of one slice. loss_steps: how
     far ahead the training loss looks, feeding predictions back. patience: slices without
     progress after which `improve` ends. capacity: how many transitions are remembered.
-    weight_decay: as a share of the learning rate.
+    learning_rate, weight_decay: AdamW's; the average makes up for a high learning rate.
     Raises ValueError, naming the option, if one cannot be used.
     """
 
@@ -85,9 +85,14 @@ class Ensemble(DynamicsModel):
         seed: int = 0,
     ) -> None:
         super().__init__(features)
+        for name, value, most in (
+            ("members", members, _MAX_MEMBERS),
+            ("hidden layers", len(hidden), _MAX_LAYERS - 1),
+            *((f"hidden[{i}]", width, _MAX_WIDTH) for i, width in enumerate(hidden)),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} is {value}, expected 1 to {most}")
         for name, value in (
-            ("members", members),
-            *((f"hidden[{i}]", width) for i, width in enumerate(hidden)),
             ("batch_size", batch_size),
             ("steps", steps),
             ("recent", recent),
