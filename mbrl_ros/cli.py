@@ -213,15 +213,21 @@ def train(
     max_seconds: Annotated[
         float, typer.Option(min=0.0, help="After that, no further slice of training begins.")
     ] = 120.0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of training; more than free cores slow it down.")
+    ] = 1,
     horizon: HorizonOption = 2.0,
     seed: SeedOption = 0,
 ) -> None:
     """Train a model from recorded data, and evaluate it on the part that was held out."""
+    import torch
+
     from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps, state_scale
     from mbrl_ros.offline import sources, training
     from mbrl_ros.offline.evaluation_report import show
     from mbrl_ros.robots import load_robot
 
+    torch.set_num_threads(threads)
     try:
         spec = load_robot(robot)
         source = sources.load(spec, bag or [], experience, namespace)

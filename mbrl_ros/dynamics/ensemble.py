@@ -12,6 +12,7 @@ in float32, from inputs and to targets of zero mean and unit variance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +28,7 @@ from mbrl_ros.dynamics.normaliser import Moments
 from mbrl_ros.dynamics.particles import FoldedNetworks, Particles, bounded_log_variance
 from mbrl_ros.dynamics.replay import Replay
 
-_LOG_VARIANCE_BOUNDS = (-10.0, 0.5)  # to begin with, of normalised targets
+_LOG_VARIANCE_BOUNDS = (-12.0, 0.5)  # to begin with, of normalised targets
 _BOUNDS_WEIGHT = 0.01  # how strongly the loss pulls these bounds together
 # Each error weighs variance^_BETA more than its likelihood says (Seitzer et al., "On the
 # Pitfalls of Heteroscedastic Uncertainty Estimation", ICLR 2022): or what is noisy at first
@@ -36,12 +37,14 @@ _BETA = 0.5
 _AVERAGING = 0.998  # share of the weights' moving average that a step keeps
 _HELD_OUT_BLOCK, _HELD_OUT_EVERY, _HELD_OUT_PHASE = 10, 10, 2  # of 10 blocks of 10 steps one
 _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
+_MOST_RESCALED = 2.0  # of a normaliser's scale, either way, since training started
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
 _INTERVAL = 0.9  # share of the held-out data that its prediction interval is to cover
 _Z = 1.6449  # half the width of that interval in standard deviations of a Gaussian
-_NOISE_FACTORS = (1e-4, 1e4)
+_NOISE_FACTORS = (1e-6, 1e6)
+_MOST_PERSISTENT = 0.99
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
-_MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # accepted from a snapshot
+_MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
 Weights = dict[str, Tensor]
 
@@ -58,7 +61,7 @@ class Ensemble(DynamicsModel):
     share `recent_share` of them from the newest `recent`. steps: of one slice. loss_steps: how
     far ahead the training loss looks, feeding predictions back. patience: slices without
     progress after which `improve` ends. capacity: how many transitions are remembered.
-    weight_decay: as a share of the learning rate.
+    learning_rate, weight_decay: AdamW's; the average makes up for a high learning rate.
     Raises ValueError, naming the option, if one cannot be used.
     """
 
@@ -72,7 +75,7 @@ class Ensemble(DynamicsModel):
         hidden: Sequence[int] = (200, 200, 200),
         batch_size: int = 256,
         steps: int = 10,
-        learning_rate: float = 4e-3,
+        learning_rate: float = 8e-3,
         weight_decay: float = 0.05,
         recent: int = 1000,
         recent_share: float = 0.1,
@@ -82,9 +85,14 @@ class Ensemble(DynamicsModel):
         seed: int = 0,
     ) -> None:
         super().__init__(features)
+        for name, value, most in (
+            ("members", members, _MAX_MEMBERS),
+            ("hidden layers", len(hidden), _MAX_LAYERS - 1),
+            *((f"hidden[{i}]", width, _MAX_WIDTH) for i, width in enumerate(hidden)),
+        ):
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} is {value}, expected 1 to {most}")
         for name, value in (
-            ("members", members),
-            *((f"hidden[{i}]", width) for i, width in enumerate(hidden)),
             ("batch_size", batch_size),
             ("steps", steps),
             ("recent", recent),
@@ -109,6 +117,7 @@ class Ensemble(DynamicsModel):
         self._inputs, self._targets = Moments.none(features.size), Moments.none(features.outputs)
         # On the predicted variance; wide while nothing is known.
         self._noise_factor = torch.full((features.outputs,), _IGNORANT).double()
+        self._persistence = torch.zeros(features.outputs).double()  # of noise, step to step
         self._take_over(self._initial_weights(members, hidden))
 
     @property
@@ -139,6 +148,19 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
+        # The output layer's weights are zero until the first step.
+        self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
+        self._start_training(weights)
+        features = self.features
+        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
+        self._training = Replay(widths, self.capacity, self.members)
+        self._held_out = Replay(widths, self.capacity // _HELD_OUT_EVERY, 1)
+        self._seen = 0  # transitions shared out between the two
+        self._stale = 0  # slices without progress
+        self._trial: _Trial | None = None
+
+    def _start_training(self, weights: Weights) -> None:
+        """Train from these weights on; predictions stay until that has led to better ones."""
         self._average = {name: tensor.clone() for name, tensor in weights.items()}
         self._weights = {n: tensor.clone().requires_grad_() for n, tensor in weights.items()}
         decayed = [t for name, t in self._weights.items() if name.startswith("weight_")]
@@ -148,16 +170,12 @@ class Ensemble(DynamicsModel):
             {"params": others, "weight_decay": 0.0},
         ]
         self._optimiser = torch.optim.AdamW(groups, lr=self.learning_rate, fused=True)
-        # The output layer's weights are zero until the first step.
-        self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
-        features = self.features
-        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
-        self._training = Replay(widths, self.capacity, self.members)
-        self._held_out = Replay(widths, self.capacity // _HELD_OUT_EVERY, 1)
-        self._seen = 0  # transitions shared out between the two
         self._steps_taken = 0
-        self._stale = 0  # slices without progress
-        self._trial: _Trial | None = None
+        self._start_scales = self._scales()
+
+    def _scales(self) -> Tensor:
+        """Return the normalisers' scales, (F + D + R,)."""
+        return torch.cat([self._inputs.normaliser().scale, self._targets.normaliser().scale])
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -165,7 +183,8 @@ class Ensemble(DynamicsModel):
         """Remember new experience; of ten blocks of ten steps, one is held out.
 
         The normalisers follow the data, and the weights are expressed in the new ones, so that
-        predictions stay as they were. Raises ValueError, leaving the model as it was, if a
+        predictions stay as they were. (Where these change much, networks are trained afresh, to
+        take over once they are better.) Raises ValueError, leaving the model as it was, if a
         value is not finite or too large, or the number of rewards is wrong.
         """
         if not new.isfinite():
@@ -196,7 +215,11 @@ class Ensemble(DynamicsModel):
 
     @torch.no_grad()
     def _renormalise(self, inputs: Moments, targets: Moments) -> None:
-        """Take over other normalisers; predictions stay as they are."""
+        """Take over other normalisers; predictions stay as they are.
+
+        Weights expressed in very different ones are a bad place to train from: what was learned
+        at rest, with tiny scales, has enormous weights in motion. Training then starts anew.
+        """
         old_x, new_x = self._inputs.normaliser(), inputs.normaliser()
         old_y, new_y = self._targets.normaliser(), targets.normaliser()
         self._inputs, self._targets = inputs, targets
@@ -204,10 +227,13 @@ class Ensemble(DynamicsModel):
         if not self._trained:
             # All weights of the output layer are zero: predict no change.
             self._best[f"bias_{last}"][..., :size] = (-new_y.mean / new_y.scale).float()
+            self._start_scales = self._scales()
             return
         gain, shift = new_x.scale / old_x.scale, (new_x.mean - old_x.mean) / old_x.scale
         ratio, moved = old_y.scale / new_y.scale, (old_y.mean - new_y.mean) / new_y.scale
         widened = 2.0 * ratio.log()
+        # A snapshot that was taken keeps what it has.
+        self._best = {name: tensor.clone() for name, tensor in self._best.items()}
         for weights in (self._weights, self._average, self._best):
             first, bias = weights["weight_0"].double(), weights[f"bias_{last}"]
             weights["bias_0"] += (shift @ first)[:, None]
@@ -220,25 +246,36 @@ class Ensemble(DynamicsModel):
                 weights["upper_log_variance"] += widened
         if not self.probabilistic:
             self._noise_factor = self._noise_factor * ratio.square()
+        if (self._scales() / self._start_scales).log().abs().max() > math.log(_MOST_RESCALED):
+            hidden = [self._best[f"bias_{i}"].shape[-1] for i in range(last)]
+            self._start_training(self._initial_weights(self.members, hidden))
 
     def improve(self) -> bool:
         """Take `steps` training steps from where the last slice ended, then judge the result.
 
         Returns False once held-out data has not been predicted better for `patience` slices and
-        nothing new has come; after that, training would go on from the best weights.
+        nothing new has come. Then, and if training has diverged, it goes on from the best weights.
         """
         if self._stale >= self.patience or len(self._training) == 0:
             return False
         for _ in range(self.steps):
             self._step()
-        self._judge()
+        self._stale += 1
+        if all(bool(tensor.isfinite().all()) for tensor in self._average.values()):
+            self._judge()
+        else:
+            self._continue_from_best()
+            self._optimiser.state.clear()
         if self._stale < self.patience:
             return True
-        with torch.no_grad():
-            for weights in (self._weights, self._average):
-                for name, tensor in weights.items():
-                    tensor.copy_(self._best[name])
+        self._continue_from_best()
         return False
+
+    @torch.no_grad()
+    def _continue_from_best(self) -> None:
+        for weights in (self._weights, self._average):
+            for name, tensor in weights.items():
+                tensor.copy_(self._best[name])
 
     def _step(self) -> None:
         self._optimiser.zero_grad(set_to_none=False)
@@ -310,7 +347,6 @@ class Ensemble(DynamicsModel):
     @torch.no_grad()
     def _judge(self) -> None:
         """Let each member predict from its average if that predicts held-out data better."""
-        self._stale += 1
         if len(self._held_out) == 0:
             self._best = {name: tensor.clone() for name, tensor in self._average.items()}
             self._noise_factor = torch.ones_like(self._noise_factor)
@@ -321,26 +357,52 @@ class Ensemble(DynamicsModel):
         mean, variance = self._members(self._average, trial.inputs)
         loss = _held_out_loss(mean, trial.targets)
         better = loss < trial.loss
-        for name, tensor in self._best.items():
-            tensor[better] = self._average[name][better]
+        self._best = {
+            name: torch.where(better[:, None, None], self._average[name], tensor)
+            for name, tensor in self._best.items()
+        }
         trial.mean[better], trial.variance[better] = mean[better], variance[better]
         trial.loss[better] = loss[better]
         self._noise_factor = _noise_factor(trial.mean, trial.variance, trial.targets)
+        self._persistence = self._residual_correlation(trial)
         if float(trial.loss.mean()) < trial.goal:
             self._stale, trial.goal = 0, float(trial.loss.mean()) - _PROGRESS
 
     def _new_trial(self) -> _Trial:
-        """Choose held-out rows, a share of them the newest, and judge the best weights."""
-        slots = self._held_out.newest(_HELD_OUT_ROWS)
-        if len(self._held_out) > _HELD_OUT_ROWS:
+        """Choose held-out rows, a share of them the newest, and judge the best weights.
+
+        Whole blocks of consecutive steps, to see how errors persist.
+        """
+        replay = self._held_out
+        slots = replay.newest(_HELD_OUT_ROWS)
+        if len(replay) > _HELD_OUT_ROWS:
             newest = round(self.recent_share * _HELD_OUT_ROWS)
-            others = self._held_out.draw(_HELD_OUT_ROWS - newest, 1, 0.0, self._generator)[0]
-            slots = torch.cat([slots[:newest], others])
-        states, actions, targets = self._held_out.columns(slots)
+            blocks = (_HELD_OUT_ROWS - newest) // _HELD_OUT_BLOCK
+            starts = torch.randint(len(replay), (blocks, 1), generator=self._generator)
+            others = (starts + torch.arange(_HELD_OUT_BLOCK)) % len(replay)
+            slots = torch.cat([slots[_HELD_OUT_ROWS - newest :], others.reshape(-1)])
+        after, follows = replay.after(slots[:-1])
+        states, actions, targets = replay.columns(slots)
         inputs, targets = self._normal_inputs(states, actions), self._normal_targets(targets)
         mean, variance = self._members(self._best, inputs)
         loss = _held_out_loss(mean, targets)
-        return _Trial(inputs, targets, mean, variance, loss, float(loss.mean()) - _PROGRESS)
+        goal = float(loss.mean()) - _PROGRESS
+        return _Trial(inputs, targets, follows & (after == slots[1:]), mean, variance, loss, goal)
+
+    def _residual_correlation(self, trial: _Trial) -> Tensor:
+        """Return how far the error of one step foretells that of the next, (K,) in [0, 1).
+
+        The correlation of standardised held-out residuals. A model of something smooth that is
+        hardly noisy errs alike for many steps; noise drawn anew at each would cancel out.
+        """
+        noise = self._noise_factor * trial.variance.mean(0)
+        deviation = (trial.mean.var(0, correction=0) + noise).sqrt()
+        residual = ((trial.mean.mean(0) - trial.targets) / deviation).clamp(-3.0, 3.0)
+        first, second = residual[:-1][trial.pairs], residual[1:][trial.pairs]
+        if len(first) < _HELD_OUT_BLOCK:
+            return torch.zeros_like(self._persistence)
+        correlation = (first * second).sum(0) / (first.square() + second.square()).sum(0) * 2.0
+        return correlation.nan_to_num().clamp(0.0, _MOST_PERSISTENT)
 
     def _members(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised inputs (N, F) -> each member's mean and variance (M, N, D + R)."""
@@ -409,21 +471,23 @@ class Ensemble(DynamicsModel):
             lower, upper = self._best["lower_log_variance"], self._best["upper_log_variance"]
             bounds = lower[..., :size], upper[..., :size]
         noise_scale = (self._noise_factor[:size].sqrt() * scale).float()
-        return FoldedNetworks(weights, biases, noise_scale, bounds)
+        persistence = self._persistence[:size].float()
+        return FoldedNetworks(weights, biases, noise_scale, persistence, bounds)
 
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return what predictions rest on; not the experience, nor how training stands."""
-        return self._best | self._scales()
+        return self._best | self._statistics()
 
-    def _scales(self) -> dict[str, Tensor]:
+    def _statistics(self) -> dict[str, Tensor]:
         return {
             "input_mean": self._inputs.mean,
             "input_variance": self._inputs.variance,
             "target_mean": self._targets.mean,
             "target_variance": self._targets.variance,
             "noise_factor": self._noise_factor,
+            "noise_persistence": self._persistence,
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -431,7 +495,7 @@ class Ensemble(DynamicsModel):
 
         Training goes on from these weights, with what `update` brings from now on.
         """
-        expected = {n: (list(t.shape), torch.float64) for n, t in self._scales().items()}
+        expected = {n: (list(t.shape), torch.float64) for n, t in self._statistics().items()}
         expected |= {n: (shape, torch.float32) for n, shape in self._shapes(tensors).items()}
         if set(tensors) != set(expected):
             raise ValueError(f"holds {sorted(tensors)}, expected {sorted(expected)}")
@@ -447,10 +511,13 @@ class Ensemble(DynamicsModel):
                 raise ValueError(f"'{name}' holds a value that is negative")
             if name == "noise_factor" and not (found > 0.0).all():
                 raise ValueError(f"'{name}' holds a value that is not positive")
+            if name == "noise_persistence" and not ((found >= 0.0) & (found < 1.0)).all():
+                raise ValueError(f"'{name}' holds a value that is not in [0, 1)")
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         self._inputs = Moments(copies.pop("input_mean"), copies.pop("input_variance"))
         self._targets = Moments(copies.pop("target_mean"), copies.pop("target_variance"))
         self._noise_factor = copies.pop("noise_factor")
+        self._persistence = copies.pop("noise_persistence")
         self._take_over(copies)
 
     def _shapes(self, tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -495,12 +562,14 @@ class MLP(Ensemble):
 class _Trial:
     """Held-out rows, and how the best weights predict them.
 
-    inputs (N, F), targets (N, K), both normalised; mean, variance (M, N, K) and loss (M,) of
+    inputs (N, F), targets (N, K), both normalised; pairs (N - 1,): whether a row's successor is
+    the next step; mean, variance (M, N, K) and loss (M,) of
     each member's best; goal: the average loss that counts as progress.
     """
 
     inputs: Tensor
     targets: Tensor
+    pairs: Tensor
     mean: Tensor
     variance: Tensor
     loss: Tensor

@@ -28,12 +28,14 @@ class FoldedNetworks:
     weights (M, in, out) and biases (M, 1, out) of each layer, float32. The output layer's first
     D columns are the mean in SI units, the next D, if log_variance_bounds are given, the raw log
     variance of the noise, which noise_scale (D,) turns into SI units. Without them the standard
-    deviation of the noise is noise_scale.
+    deviation of the noise is noise_scale. persistence (D,): correlation of the noise of
+    consecutive steps, which is unknown dynamics rather than noise.
     """
 
     weights: list[Tensor]
     biases: list[Tensor]
     noise_scale: Tensor
+    persistence: Tensor
     log_variance_bounds: tuple[Tensor, Tensor] | None = None  # lower, upper (M, 1, D)
 
 
@@ -43,7 +45,8 @@ class Particles:
     By `mean` all particles move with the average of all members. Otherwise each row is evaluated
     by one member only: by `tsinf` and `pathwise` row i by member i % M, by `ts1` each member
     has as many rows, dealt out anew at each step. So rows never gather weights: grouping them
-    by member is a transposition. `pathwise` adds no noise.
+    by member is a transposition. `pathwise` adds no noise; that of `tsinf` is correlated from
+    step to step as held-out errors are.
     """
 
     def __init__(
@@ -55,25 +58,24 @@ class Particles:
         generator: torch.Generator | None,
     ) -> None:
         self._features, self._networks, self._count = features, networks, count
-        self._shared, self._dealt = propagation == "mean", propagation == "ts1"
-        self._noisy = propagation in ("ts1", "tsinf")
+        self._size = features.state_dimensions
         self._generator = generator
-        members, _, width = networks.weights[0].shape
+        self._shared, self._dealt = propagation == "mean", propagation == "ts1"
+        self._noisy, self._persistent = propagation in ("ts1", "tsinf"), propagation == "tsinf"
+        self._noise: Tensor | None = None  # of the last step, standard normal
+        members = len(networks.weights[0])
         each = count if self._shared else -(-count // members)
-        rows = each if self._shared else each * members
-        size = features.state_dimensions
-        self._raw = torch.zeros(rows, features.size)  # rows beyond `count` fill up the groups
-        self._grouped = (
-            self._raw.expand(members, -1, -1)
-            if self._shared
-            else self._raw.view(each, members, -1).transpose(0, 1)
-        )
+        # Rows beyond `count` fill up the groups.
+        self._raw = torch.zeros(each if self._shared else each * members, features.size)
+        if self._shared:
+            self._grouped = self._raw.expand(members, -1, -1)
+        else:
+            self._grouped = self._raw.view(each, members, features.size).transpose(0, 1)
         self._hidden = [torch.empty(members, each, w.shape[2]) for w in networks.weights[:-1]]
-        self._size, width = size, 2 * size if self._noisy else size
-        if networks.log_variance_bounds is None:
-            width = size
-        self._output_weight = _padded(networks.weights[-1][..., :width])
-        self._output_bias = _padded(networks.biases[-1][..., :width])
+        predicts_noise = self._noisy and networks.log_variance_bounds is not None
+        columns = slice(2 * self._size if predicts_noise else self._size)
+        self._output_weight = _padded(networks.weights[-1][..., columns])
+        self._output_bias = _padded(networks.biases[-1][..., columns])
         if self._shared:
             self._output_weight = self._output_weight / members
             self._output_bias = self._output_bias.mean(0)
@@ -103,9 +105,18 @@ class Particles:
         output = torch.baddbmm(self._output_bias, x, self._output_weight)
         change = self._rows(output[..., : self._size], order)
         if self._noisy:
-            noise = torch.randn(change.shape, generator=self._generator)
-            change = change + noise * self._deviation(output, order)
+            change = change + self._draw_noise() * self._deviation(output, order)
         return torch.add(states, change, out=out)
+
+    def _draw_noise(self) -> Tensor:
+        """Return standard normal noise (N, D); by `tsinf` correlated in time."""
+        fresh = torch.randn(self._count, self._size, generator=self._generator)
+        if self._persistent:
+            if self._noise is not None:
+                persistence = self._networks.persistence
+                fresh = persistence * self._noise + (1.0 - persistence.square()).sqrt() * fresh
+            self._noise = fresh
+        return fresh
 
     def _deviation(self, output: Tensor, order: Tensor | None) -> Tensor:
         """Return the standard deviation of the noise of each row, (N, D) or (D,)."""

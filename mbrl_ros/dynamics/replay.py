@@ -95,8 +95,8 @@ class Replay:
         return self._sample.gather(1, places).long()
 
     def newest(self, count: int) -> Tensor:
-        """Return the slots of the newest rows (at most `count`), newest first."""
-        return (self._head - 1 - torch.arange(min(count, self._size))) % self._size
+        """Return the slots of the newest rows (at most `count`), oldest first."""
+        return (self._head - torch.arange(min(count, self._size), 0, -1)) % self._size
 
     def columns(self, slots: Tensor) -> Sequence[Tensor]:
         """Return the columns (..., width) of rows at slots (...)."""

@@ -98,16 +98,15 @@ def draw(found: Evaluation, path: Path, title: str) -> None:
         diverged = found.divergence_time(threshold)
         if diverged is not None:
             errors.axvline(diverged, lw=0.8, color="tab:red")
-            top = errors.get_xaxis_transform()
             errors.text(
                 diverged,
-                0.97,
-                f" {diverged:.2f} s",
+                0.04,
+                f"{diverged:.2f} s",
                 color="tab:red",
-                va="top",
-                transform=top,
                 fontsize=8,
-                backgroundcolor="white",
+                rotation=90,
+                ha="right",
+                transform=errors.get_xaxis_transform(),
             )
     # The growth of an error from step to step is a slope there.
     errors.set_yscale("log")
