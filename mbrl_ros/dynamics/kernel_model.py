@@ -227,6 +227,16 @@ class KernelModel(DynamicsModel):
         scaled = variance.T * self._target.scale.square()
         return self._target.restore(mean.T).to(dtype), scaled.to(dtype)
 
+    def predict_mean(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Predict one step, its mean only."""
+        size = self.features.state_dimensions
+        inputs = self._input.normalise(self.features.inputs(states, actions).double())
+        mean = torch.zeros(len(self._weights), len(inputs), dtype=torch.float64)
+        if len(self._inputs):
+            cross = self._hyperparameters.kernel(self._inputs, inputs)
+            mean = (self._weights[:, None, :] @ cross)[:, 0]
+        return states + self._target.restore(mean.T)[:, :size].to(states.dtype)
+
     @abstractmethod
     def _explaining(self) -> list[tuple[float, Tensor]]:
         """Return signs and lower factors L (K, n, n) of the variance that the points explain.

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from typing import Any
 
 import torch
 from builtin_interfaces.msg import Duration
@@ -25,9 +26,18 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.dynamics.succession import Succession
+from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.noise import random_actions
-from mbrl_ros.planning.planner import Plan, PlanningError, Problem, make_planner
+from mbrl_ros.planning.planner import (
+    Plan,
+    Planner,
+    PlanningError,
+    Problem,
+    Setting,
+    make_planner,
+)
+from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
@@ -42,6 +52,23 @@ from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
+
+def _parameter(setting: Setting, prefix: str = "") -> Parameter:
+    description, name = setting.description, prefix + setting.name
+    if setting.choices:
+        words = f"{description} One of: {', '.join(setting.choices)}."
+        return Parameter(name, setting.default, words)
+    return Parameter(name, setting.default, description, setting.least, setting.most)
+
+
+def _own_parameters(kind: str) -> dict[str, Parameter]:
+    """Return the settings of one kind of planner as parameters; its variants share them."""
+    prefix = kind.partition("+")[0] + "."
+    parameters = [_parameter(setting, prefix) for setting in PLANNERS.load(kind).own_settings]
+    return {parameter.name: parameter for parameter in parameters}
+
+
+_COMMON = {setting.name: setting for setting in SamplingPlanner.settings}
 PARAMETERS = (
     ROBOT,
     Parameter("model", "gp", "Kind of dynamics model that is expected on the topic `model`."),
@@ -53,27 +80,23 @@ PARAMETERS = (
         "Use each model from exactly the tick on that it names, and wait for it there.",
     ),
     Parameter("threads", 1, "Threads of one plan.", 1, 64),
-    Parameter("samples", 500, "Candidate trajectories an iteration.", 1, 1_000_000),
-    Parameter("horizon", 25, "Steps of one control period in a plan.", 1, 1000),
-    Parameter("iterations", 1, "Improvements of the plan a tick.", 1, 100),
+    Parameter(
+        "iterations", 0, "Improvements of the plan a tick; 0: as many as suit the kind.", 0, 100
+    ),
+    *(_parameter(setting) for name, setting in _COMMON.items() if name != "iterations"),
     Parameter(
         "time_budget",
         0.6,
-        "Share of the period after which no second or further iteration is begun (not in "
+        "Share of the period that planning may take: what does not fit is left out (not in "
         "lockstep).",
         0.01,
         1.0,
     ),
-    Parameter("mppi.noise", 0.5, "Widest noise, as a share of half the range.", 1e-6, 10.0),
-    Parameter("mppi.least_noise", 0.075, "Tightest noise, likewise.", 1e-6, 10.0),
-    Parameter("mppi.noise_exponent", 1.0, "Colour of that noise: 0 white, 1 pink.", 0.0, 3.0),
-    Parameter(
-        "mppi.effective_share",
-        0.04,
-        "Share of the candidates that carry the weight: small is greedy, large averages more.",
-        1e-6,
-        0.999999,
-    ),
+    *{
+        name: parameter
+        for kind in PLANNERS.built_in()
+        for name, parameter in _own_parameters(kind).items()
+    }.values(),
     Parameter(
         "exploration_duration",
         1.0,
@@ -102,14 +125,7 @@ class MpcPlanner(ManagedNode):
         self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
         self._kind = values["model"]
-        settings = {name: values[name] for name in ("samples", "horizon", "iterations")}
-        prefix = f"{values['planner']}."
-        settings |= {
-            name.removeprefix(prefix): value
-            for name, value in values.items()
-            if name.startswith(prefix)
-        }
-        self._planner = make_planner(values["planner"], robot, **settings)
+        self._planner = self._make_planner(values)
         make_model(self._kind, robot)  # refuses an unknown kind now, not when a model comes
         self._exploration = random_actions(
             [dimension.bounds[0] for dimension in robot.command.dimensions],
@@ -157,6 +173,18 @@ class MpcPlanner(ManagedNode):
         self._diagnostics = Diagnostics(self, robot.name, self._report)
         self._preparation.start()
         self.get_logger().info("waiting for the learner and the first state")
+
+    def _make_planner(self, values: dict[str, Any]) -> Planner:
+        kind = values["planner"]
+        if kind not in PLANNERS.built_in():
+            values = values | declare(self, tuple(_own_parameters(kind).values()))
+        planner = PLANNERS.load(kind)
+        settings = {s.name: values[s.name] for s in planner.settings if s.name in _COMMON}
+        if values["iterations"] == 0:
+            del settings["iterations"]
+        prefix = kind.partition("+")[0]
+        settings |= {s.name: values[f"{prefix}.{s.name}"] for s in planner.own_settings}
+        return make_planner(kind, self._robot, **settings)
 
     # -- goal -------------------------------------------------------------------------------
 
@@ -211,8 +239,7 @@ class MpcPlanner(ManagedNode):
             model = make_model(self._kind, self._robot)
             try:
                 info = decode(data, model, self._robot)
-                rows = torch.zeros(1, self._planner.samples, len(self._robot.action_names))
-                model.rollout(torch.zeros(len(rows[0]), len(self._robot.state_names)), rows)
+                self._planner.prepare(model)
             except SnapshotError as error:
                 self._rejected_models += 1
                 self.get_logger().error(f"model refused, the old one stays: {error}")
@@ -274,9 +301,7 @@ class MpcPlanner(ManagedNode):
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
-            self._stage_cost = float(
-                self._planner.objective.stage_cost(present, action, self._goal)
-            )
+            self._stage_cost = self._planner.objective.now(present, action, self._goal)
             return [float(value) for value in action]
         start, before, fraction = self._delay.start_of_plan(present, model)
         problem = Problem(
@@ -300,7 +325,7 @@ class MpcPlanner(ManagedNode):
                 return None
             self._plan = self._plan.shifted()
         action = self._plan.actions[0]
-        self._stage_cost = float(self._planner.objective.stage_cost(present, action, self._goal))
+        self._stage_cost = self._planner.objective.now(present, action, self._goal)
         return [float(value) for value in action]
 
     def _count(self, stamp: int) -> None:
@@ -368,6 +393,8 @@ class MpcPlanner(ManagedNode):
                 "stage_cost": self._stage_cost,
                 "predicted_cost": self._plan.cost if self._plan else nothing,
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
+                "iterations": self._plan.iterations if self._plan else 0,
+                "samples": self._plan.samples if self._plan else 0,
                 "delay_ms": 1e3 * self._delay.delay,
                 "model_transitions": self._models.info.transitions if self._models.info else 0,
                 "model_swap_ms_max": self._swap_ms,
