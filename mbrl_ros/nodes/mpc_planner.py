@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
+from mbrl_ros.planning.goals import Goals
 from mbrl_ros.planning.noise import random_actions
 from mbrl_ros.planning.planner import (
     Plan,
@@ -98,6 +100,26 @@ PARAMETERS = (
         for name, parameter in _own_parameters(kind).items()
     }.values(),
     Parameter(
+        "waypoints",
+        [],
+        "Goals to visit in order, one after the other in one list; empty: none.",
+        fixed=False,
+    ),
+    Parameter(
+        "waypoint_dwell",
+        0.0,
+        "Seconds within the tolerances of a way point after which the next one comes.",
+        0.0,
+        fixed=False,
+    ),
+    Parameter(
+        "goal_trajectory",
+        [],
+        "Goals over time: rows [seconds from when it is set, goal...] in one list, linear in "
+        "between; empty: none.",
+        fixed=False,
+    ),
+    Parameter(
         "exploration_duration",
         1.0,
         "Seconds of random actions at the start, when nothing is known.",
@@ -105,6 +127,8 @@ PARAMETERS = (
     ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
 )
+
+GOAL_PARAMETERS = ("goal", "goal_weights", "waypoints", "waypoint_dwell", "goal_trajectory")
 
 _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
@@ -189,38 +213,70 @@ class MpcPlanner(ManagedNode):
     # -- goal -------------------------------------------------------------------------------
 
     def _declare_goal(self) -> None:
-        names = ", ".join(self._robot.goal_names)
-        goal = Parameter("goal", self._robot.goal_default, f"Goal: [{names}].", fixed=False)
-        known = Parameter("goal_names", self._robot.goal_names, "What each goal value means.")
-        values = declare(self, (goal, known))
-        problem = self._robot.check_goal(values["goal"])
-        if problem:
-            raise ParameterError(f"parameter 'goal': {problem}")
-        self._goal = torch.tensor(list(values["goal"]), dtype=torch.float32)
+        robot = self._robot
+        names = ", ".join(robot.goal_names)
+        goal = Parameter("goal", robot.goal_default, f"Goal: [{names}].", fixed=False)
+        weights = Parameter(
+            "goal_weights",
+            [robot.cost.goal.get(name, 0.0) for name in robot.goal_names],
+            f"Weights on the distance to the goal: [{names}].",
+            fixed=False,
+        )
+        known = Parameter("goal_names", robot.goal_names, "What each goal value means.")
+        values = declare(self, (goal, weights, known))
+        self._goals = Goals(robot)
+        for name in ("goal", "goal_weights", "waypoint_dwell", "waypoints", "goal_trajectory"):
+            value = values[name] if name in values else self.get_parameter(name).value
+            if name in ("waypoints", "goal_trajectory") and not value:
+                continue  # the goal counts
+            try:
+                self._set_goal_parameter(self._goals, name, value)
+            except ValueError as error:
+                raise ParameterError(f"parameter '{name}': {error}") from None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
+    def _set_goal_parameter(self, goals: Goals, name: str, value: Any) -> None:
+        """Set what a parameter stands for; raises ValueError if it cannot be used."""
+        if name == "waypoint_dwell":
+            goals.dwell = float(value)
+            return
+        if not isinstance(value, Iterable) or isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}, expected an array of numbers")
+        try:
+            numbers = [float(number) for number in value]
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} is {value!r}, expected an array of numbers") from None
+        if name == "goal":
+            goals.set_goal(numbers)
+        elif name == "waypoints":
+            goals.set_waypoints(numbers)
+        elif name == "goal_trajectory":
+            goals.set_trajectory(numbers)
+        else:
+            weights = self._robot.check_goal_weights(numbers)
+            if goals is self._goals:  # not only tried
+                self._planner.objective.goal_weight = torch.tensor(weights)
+
     def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
         for parameter in parameters:
-            if parameter.name == "goal":
-                if parameter.type_ != RosParameter.Type.DOUBLE_ARRAY:
-                    reason = f"goal is {parameter.value!r}, expected an array of numbers"
-                    return SetParametersResult(successful=False, reason=reason)
-                problem = self._robot.check_goal(parameter.value)
-                if problem:
-                    return SetParametersResult(successful=False, reason=problem)
+            if parameter.name in GOAL_PARAMETERS:
+                try:
+                    self._set_goal_parameter(Goals(self._robot), parameter.name, parameter.value)
+                except ValueError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[RosParameter]) -> None:
         for parameter in parameters:
-            if parameter.name == "goal":
+            if parameter.name in GOAL_PARAMETERS:
                 # The plan stays: the next tick bends it towards the new goal.
-                self._goal = torch.tensor(list(parameter.value), dtype=torch.float32)
-                self.get_logger().info(f"goal: {list(parameter.value)}")
+                self._set_goal_parameter(self._goals, parameter.name, parameter.value)
+                self.get_logger().info(f"{parameter.name}: {_shown(parameter.value)}")
 
     def _on_goal(self, message: JointState) -> None:
         try:
-            goal = self._robot.changed_goal(self._goal.tolist(), message.name, message.position)
+            goal = self._robot.changed_goal(self._goals.goal, message.name, message.position)
         except ValueError as error:
             self._rejected += 1
             self.get_logger().error(f"goal refused: {error}", throttle_duration_sec=1.0)
@@ -283,7 +339,7 @@ class MpcPlanner(ManagedNode):
             return
         self._waiting = None
         begin = time.perf_counter()
-        action = self._choose(state, model)
+        action = self._choose(stamp, state, model)
         if action is None:
             return
         self._last_action = named_values(stamp, self._robot.action_names, action)
@@ -294,19 +350,21 @@ class MpcPlanner(ManagedNode):
         self._awaiting_applied = True
         self._publish_plan(stamp)
 
-    def _choose(self, state: list[float], model: DynamicsModel) -> list[float] | None:
+    def _choose(self, stamp: int, state: list[float], model: DynamicsModel) -> list[float] | None:
         """Return the action (A,) for this state, or None to leave the robot to the guard."""
         present = torch.tensor(state, dtype=torch.float32)
+        goal = self._goals.at(stamp, state, self._planner.horizon)
+        goal_now = goal if goal.ndim == 1 else goal[0]
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
-            self._stage_cost = self._planner.objective.now(present, action, self._goal)
+            self._stage_cost = self._planner.objective.now(present, action, goal_now)
             return [float(value) for value in action]
         start, before, fraction = self._delay.start_of_plan(present, model)
         problem = Problem(
             state=start,
-            goal=self._goal,
+            goal=goal,
             previous_action=before,
             delay_fraction=fraction,
             seed=self._seed * 1_000_003 + self._ticks,
@@ -325,7 +383,7 @@ class MpcPlanner(ManagedNode):
                 return None
             self._plan = self._plan.shifted()
         action = self._plan.actions[0]
-        self._stage_cost = self._planner.objective.now(present, action, self._goal)
+        self._stage_cost = self._planner.objective.now(present, action, goal_now)
         return [float(value) for value in action]
 
     def _count(self, stamp: int) -> None:
@@ -389,7 +447,8 @@ class MpcPlanner(ManagedNode):
                 "plan_ms_median": times[len(times) // 2] if times else nothing,
                 "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
                 "plan_ms_max": times[-1] if times else nothing,
-                "goal": ", ".join(f"{float(value):g}" for value in self._goal),
+                "goal": ", ".join(f"{value:g}" for value in self._goals.goal),
+                "waypoints_left": self._goals.left,
                 "stage_cost": self._stage_cost,
                 "predicted_cost": self._plan.cost if self._plan else nothing,
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
@@ -404,6 +463,10 @@ class MpcPlanner(ManagedNode):
                 "rejected_models": self._rejected_models,
             },
         )
+
+
+def _shown(value: Any) -> str:
+    return str(value if isinstance(value, float) else list(value))
 
 
 def main() -> None:

@@ -327,6 +327,18 @@ class RobotSpec:
                 )
         return None
 
+    def check_goal_weights(self, weights: Sequence[float]) -> list[float]:
+        """Return weights (G,) on the distance to the goal; raises ValueError if not usable."""
+        if len(weights) != len(self.goal):
+            raise ValueError(
+                f"goal_weights has {len(weights)} values, expected {len(self.goal)}: "
+                f"[{', '.join(self.goal_names)}]"
+            )
+        for name, weight in zip(self.goal_names, weights, strict=True):
+            if not 0.0 <= weight < math.inf:
+                raise ValueError(f"goal weight of {name} is {weight}, expected 0 or more")
+        return [float(weight) for weight in weights]
+
     def changed_goal(
         self, goal: Sequence[float], names: Sequence[str], values: Sequence[float]
     ) -> list[float]:
