@@ -58,6 +58,7 @@ setup(
         "pydantic>=2",
         "pyyaml",
         "rich",
+        "rosbags",
         "safetensors",
         "scipy",
         "torch",
@@ -70,6 +71,7 @@ setup(
         "test": [
             "colcon-bash",
             "colcon-ros",
+            "mcap",
             "mypy",
             "pytest",
             "pytest-timeout",

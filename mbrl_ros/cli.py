@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -151,6 +153,254 @@ def status(
         follow_status(namespace, once)
     except CommandError as error:
         raise _fail(str(error), 1) from None
+
+
+# -- recorded data ---------------------------------------------------------------------------
+
+BagOption = Annotated[
+    list[Path] | None,
+    typer.Option("--bag", help="rosbag2 recording of the robot's own topics; may be repeated."),
+]
+ExperienceOption = Annotated[
+    Path | None, typer.Option("--experience", help="Directory that was given as experience:=.")
+]
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(help="Namespace of the recorded topics; without it, wherever they all are."),
+]
+HorizonOption = Annotated[
+    float, typer.Option(min=0.0, help="Seconds ahead that the model is evaluated.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+
+
+@app.command()
+def export(
+    directory: Annotated[
+        Path, typer.Argument(metavar="EXPERIENCE_DIR", help="As given to experience:=.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="BAG_DIR", help="Default: EXPERIENCE_DIR/bag."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bag.")] = False,
+) -> None:
+    """Write stored experience as a rosbag2 recording (MCAP)."""
+    from mbrl_ros.dynamics.experience import Experience
+    from mbrl_ros.offline.export import export as write
+
+    path = output or directory / "bag"
+    try:
+        count = write(Experience(directory, None), path, force, progress=True)
+    except (OSError, ValueError) as error:
+        raise _fail(str(error), 1) from None
+    print(f"{path}: {count} messages")
+
+
+@app.command()
+def train(
+    robot: Annotated[str, typer.Option(help="Name or YAML file of the robot.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="For model_file:=FILE.")
+    ],
+    model: Annotated[str, typer.Option(metavar="KIND", help="Kind of dynamics model.")] = "gp",
+    bag: BagOption = None,
+    experience: ExperienceOption = None,
+    namespace: NamespaceOption = None,
+    validation: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the steps, the last, held out.")
+    ] = 0.2,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.0, help="After that, no further slice of training begins.")
+    ] = 120.0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of training; more than free cores slow it down.")
+    ] = 1,
+    horizon: HorizonOption = 2.0,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a model from recorded data, and evaluate it on the part that was held out."""
+    import torch
+
+    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps, state_scale
+    from mbrl_ros.offline import sources, training
+    from mbrl_ros.offline.evaluation_report import show
+    from mbrl_ros.robots import load_robot
+
+    torch.set_num_threads(threads)
+    try:
+        spec = load_robot(robot)
+        source = sources.load(spec, bag or [], experience, namespace)
+        known, held_out = source.split(validation)
+        trained = training.train(
+            model, spec, known, held_out, output, max_seconds, seed, progress=True
+        )
+        print(f"{output}: {model}, {trained.transitions} transitions")
+        if held_out.runs:
+            pieces = held_out.trajectories(spec)
+            steps = horizon_steps(pieces, horizon, spec.period)
+            # The last steps may be of a robot that has come to rest.
+            scale = state_scale(source.trajectories(spec), trained.features)
+            show(evaluate(trained, pieces, spec, horizon=steps, scale=scale, seed=seed))
+    except (OSError, ValueError) as error:
+        raise _fail(str(error), 1) from None
+
+
+@app.command("eval")
+def evaluate_model(
+    model: Annotated[Path, typer.Option(metavar="FILE", help="Saved model.")],
+    bag: BagOption = None,
+    experience: ExperienceOption = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or YAML file; needed if the robot is not shipped.")
+    ] = None,
+    namespace: NamespaceOption = None,
+    horizon: HorizonOption = 2.0,
+    propagation: Annotated[
+        str | None,
+        typer.Option(help="How particles carry uncertainty; default: tsinf or the next."),
+    ] = None,
+    particles: Annotated[int, typer.Option(help="Particles of each start.")] = 39,
+    starts: Annotated[int, typer.Option(min=1, help="Starting points, at most.")] = 100,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw error and coverage there (PNG, PDF).")
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Measure a model: open-loop error, calibration and when it diverges, against horizon."""
+    from mbrl_ros.dynamics import snapshot
+    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
+    from mbrl_ros.offline import sources
+    from mbrl_ros.offline.evaluation_report import draw, show
+
+    try:
+        trained, spec = snapshot.load(model, robot)
+        pieces = sources.load(spec, bag or [], experience, namespace).trajectories(spec)
+        found = evaluate(
+            trained,
+            pieces,
+            spec,
+            horizon=horizon_steps(pieces, horizon, spec.period),
+            propagation=propagation,
+            particles=particles,
+            starts=starts,
+            seed=seed,
+        )
+        show(found)
+        if json_file is not None:
+            json_file.write_text(found.to_json() + "\n", "utf-8")
+        if plot is not None:
+            draw(found, plot, f"{spec.name}, {trained.kind}")
+    except (OSError, ValueError) as error:
+        raise _fail(str(error), 1) from None
+
+
+# -- benchmarks -------------------------------------------------------------------------------
+
+bench = typer.Typer(no_args_is_help=True, help="Measure this package next to others.")
+app.add_typer(bench, name="bench")
+
+TasksOption = Annotated[
+    str | None, typer.Option(metavar="NAME,...", help="Of cartpole, arm2, half_cheetah.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers there.")
+]
+
+
+def _names(text: str | None, known: Iterable[str]) -> list[str]:
+    return list(known) if text is None else [name.strip() for name in text.split(",")]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@bench.command("logs")
+def bench_logs(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the logs.")
+    ],
+    tasks: TasksOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Write the simulated logs that models are trained and judged on."""
+    from mbrl_ros.benchmarks import logs
+
+    try:
+        logs.write_logs(output, _names(tasks, logs.TASKS), seed, print)
+    except logs.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+
+
+@bench.command("model")
+def bench_model(
+    json_file: JsonOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not half an hour.")] = False,
+    tasks: TasksOption = None,
+    libraries: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Of mbrl_ros, gpytorch, mbrl-lib.")
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Logs to use; what is missing there is made."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare learned models with those of other libraries: error, calibration, time."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import model
+
+    _check_folder(json_file)
+    try:
+        rows = model.run(
+            _names(tasks, model.TASKS),
+            _names(libraries, model.LIBRARIES),
+            model.QUICK if quick else model.FULL,
+            seed,
+            logs,
+            _say,
+        )
+    except model.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(model.table(rows))
+    _write_json(json_file, [row.plain() for row in rows])
+
+
+@bench.command("gp")
+def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
+    """Compare the exact GP with starting again and with bare matrix products.
+
+    Ends with status 1 if a ratio is not what it has to be.
+    """
+    from mbrl_ros.benchmarks import gp
+
+    _check_folder(json_file)
+    try:
+        result = gp.run(seed)
+    except gp.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    print(result.summary())
+    _write_json(json_file, asdict(result))
+    if not result.met:
+        raise _fail("a ratio is not what it has to be; see above", 1)
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse a file that could not be written in the end, before the work is done."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise _fail(f"--json {path}: there is no folder {path.absolute().parent}")
+    if path is not None and path.is_dir():
+        raise _fail(f"--json {path}: is a folder, expected a file")
+
+
+def _write_json(path: Path | None, values: object) -> None:
+    if path is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 def main() -> None:

@@ -46,7 +46,9 @@ MODELS = Kinds(
     "model",
     "mbrl_ros.dynamics",
     {
+        "ensemble": "mbrl_ros.dynamics.ensemble:Ensemble",
         "gp": "mbrl_ros.dynamics.gp:GaussianProcess",
+        "mlp": "mbrl_ros.dynamics.ensemble:MLP",
         "svgp": "mbrl_ros.dynamics.svgp:SparseGaussianProcess",
     },
 )

@@ -14,6 +14,7 @@ from mbrl_ros.dynamics.evaluation import LEVELS, evaluate
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.offline.evaluation_report import draw, table
+from mbrl_ros.offline.training import fit
 
 NOISE = torch.tensor([0.02, 0.1, 0.05, 0.2]).double()
 DRIFT = torch.tensor([0.1, 0.0, 0.4, 0.0]).double()  # the pole goes round and round
@@ -97,6 +98,9 @@ def test_the_scale_of_an_angle_does_not_see_the_wrap(cartpole, features):
     piece.states[:, 2] = angle
     found = evaluate(KnownModel(features), [piece], cartpole, horizon=5)
     assert found.scale[2] == pytest.approx(0.1 / math.sqrt(2.0), rel=0.1)
+    given = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    other = evaluate(KnownModel(features), [piece], cartpole, horizon=5, scale=given)
+    assert other.nrmse == pytest.approx(found.rmse / given.numpy())
 
 
 def test_a_model_that_knows_the_noise_covers_as_it_says(cartpole, features):
@@ -194,7 +198,7 @@ def test_a_model_is_evaluated_on_what_it_learned(cartpole):
     torch.set_num_threads(1)
     train, held_out = trajectory(200), trajectory(150, seed=7)
     model = make_model("gp", cartpole)
-    model.update(train.transitions())
+    fit(model, train.transitions(), max_seconds=60.0)
     found = evaluate(model, [held_out], cartpole, horizon=10, starts=40, propagation="ts1")
     assert found.one_step_rmse == pytest.approx(NOISE.numpy(), rel=0.4)
     assert found.one_step_coverage[1].mean() == pytest.approx(0.9, abs=0.08)

@@ -13,6 +13,7 @@ from stack import LATEST, Listener, Process, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from mbrl_ros.dynamics.experience import Experience
 from mbrl_ros.dynamics.model import make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import bytes_message, named_values
@@ -259,6 +260,30 @@ def test_a_killed_learner_goes_on_where_it_was(listener, tmp_path, cartpole, str
         wait_for(lambda: "stored" in diagnosis.values, "diagnostics")
         assert int(diagnosis.values["stored"]) >= reported
         assert int(diagnosis.values["model_transitions"]) >= reported
+
+
+def test_the_learner_stores_each_step_with_its_time_and_reward_as_it_comes(
+    listener, tmp_path, cartpole_file, streams
+):
+    """Read by another process, without the learner being told to write anything."""
+    rewards = listener.node.create_publisher(JointState, "reward", STREAM)
+    robot = cartpole_file(reward="reward")
+    lived = tmp_path / "lived"
+    with node(tmp_path, "dynamics_learner", f"experience:={lived}", f"robot:={robot}"):
+        matched(rewards)
+        for tick in range(60):
+            streams(tick, 1)
+            if tick != 55:
+                rewards.publish(named_values(tick * PERIOD, ["reward"], [10.0 * tick]))
+        reader = Experience(lived, None)
+        wait_for(lambda: 59 * PERIOD in reader.load().stamps, "the last step", 10.0)
+        stored = reader.load()
+        reader.close()
+    # The first ones may have been sent before the learner heard them.
+    ticks = stored.stamps // PERIOD
+    assert len(ticks) >= 20
+    assert ticks.tolist() == [tick for tick in range(int(ticks[0]), 60) if tick != 55]
+    assert stored.rewards[:, 0].tolist() == [10.0 * tick for tick in ticks.tolist()]
 
 
 def test_the_learner_saves_pauses_and_resets(listener, tmp_path, cartpole, streams):

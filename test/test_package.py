@@ -24,6 +24,7 @@ PYTHON_KEYS = {
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",
     "rich": "python3-rich",
+    "rosbags": None,
     "safetensors": None,
     "scipy": "python3-scipy",
     "torch": None,

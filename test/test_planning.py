@@ -404,7 +404,7 @@ def test_a_spent_time_budget_leaves_one_iteration(objective):
         ({"iterations": -1}, "iterations is -1"),
         ({"noise": 0.0}, "noise is 0.0"),
         ({"colour": 1.0}, "'mppi' has no setting 'colour'; it has samples"),
-        ({"propagation": "magic"}, "propagation is 'magic', expected mean, ts1"),
+        ({"propagation": "magic"}, "propagation is 'magic', expected auto, mean, ts1"),
         ({"particles": 3}, "particles is 3, expected 1"),
         ({"propagation": "ts1", "risk": "cvar", "risk_weight": 0.0}, "risk_weight is 0.0"),
         ({"least_noise": 0.9}, "least_noise is 0.9"),

@@ -111,6 +111,7 @@ def evaluate(
     propagation: str | None = None,
     particles: int = MIN_PARTICLES,
     starts: int = 100,
+    scale: Tensor | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Measure a model against what really happened.
@@ -119,14 +120,15 @@ def evaluate(
     have H steps behind them in their trajectory, so that every horizon is measured on the same
     ones. propagation: how particles carry the uncertainty (see `DynamicsModel.rollout`); None: the
     first of tsinf, pathwise and ts1 that the kind offers. Under ts1 and tsinf a particle holds
-    the noise of observation, under pathwise it does not, so that there the intervals are of
-    the function alone and cover less where noise matters.
+    the noise of observation. Under pathwise it does not, and particles may share a function:
+    the intervals are then of what the model does not know alone, and cover too little.
 
     The central interval of level p reaches from quantile (1 - p) / 2 to (1 + p) / 2 of the
     particles, taken at rank quantile x (particles + 1) (Weibull's rule): of exchangeable
     particles and truth the expected coverage is then p, whatever their number.
-    The scale of an angle is its deviation about the circular mean, errors go the shorter way
-    round.
+    scale: (D,), what counts as large (see `state_scale`); None: that of these trajectories.
+    Give that of all data if these are a part in which the robot hardly moves. Errors of angles
+    go the shorter way round.
 
     Raises ValueError if no trajectory has `horizon` steps, for fewer than 39 particles, or if
     the kind does not offer the propagation.
@@ -147,7 +149,8 @@ def evaluate(
         torch.cat([piece.states[1:] for piece in trajectories]),
         torch.cat([piece.rewards for piece in trajectories]),
     )
-    scale = _scale(torch.cat([piece.states for piece in trajectories]), features)
+    if scale is None:
+        scale = state_scale(trajectories, features)
 
     with torch.no_grad():
         mean = model.rollout(begins, actions).double()[1:]
@@ -186,6 +189,21 @@ def evaluate(
         one_step_error=share,
         reward_rmse=float(_rms(rewards - data.rewards, 0)) if features.rewards else math.nan,
     )
+
+
+def state_scale(trajectories: Sequence[Trajectory], features: FeatureMap) -> Tensor:
+    """Return the standard deviation (D,) of all states, of angles about their circular mean."""
+    states = torch.cat([piece.states for piece in trajectories])
+    centre = states.mean(0)
+    for i in features.angles:
+        centre[i] = torch.atan2(states[:, i].sin().mean(), states[:, i].cos().mean())
+    return _rms(_difference(states, centre, features), 0).clamp_min(1e-9)
+
+
+def horizon_steps(trajectories: Sequence[Trajectory], seconds: float, period: float) -> int:
+    """Return `seconds` in steps, at least one and at most what the longest trajectory has."""
+    longest = max((len(piece) for piece in trajectories), default=0)
+    return max(1, min(round(seconds / period), longest))
 
 
 def _cut(
@@ -241,14 +259,6 @@ def _difference(first: Tensor, second: Tensor, features: FeatureMap) -> Tensor:
 
 def _rms(values: Tensor, axis: int) -> Tensor:
     return values.square().mean(axis).sqrt().nan_to_num(math.inf, math.inf)
-
-
-def _scale(states: Tensor, features: FeatureMap) -> Tensor:
-    """Return the standard deviation (D,) of states (N, D), of angles about the circular mean."""
-    centre = states.mean(0)
-    for i in features.angles:
-        centre[i] = torch.atan2(states[:, i].sin().mean(), states[:, i].cos().mean())
-    return _rms(_difference(states, centre, features), 0).clamp_min(1e-9)
 
 
 def _particle_coverage(particles: Tensor, truth: Tensor, features: FeatureMap) -> Array:

@@ -114,6 +114,8 @@ class Experience:
                 directory.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, isolation_level=None)
             self.description = self._open(robot)
+            if robot is not None:
+                self.check(robot)
         except (OSError, sqlite3.Error) as error:
             raise ExperienceError(f"{self.path}: cannot be used: {error}") from None
         about = self.description
@@ -138,14 +140,17 @@ class Experience:
                 f"{self.path} is described by {text}, expected format {FORMAT}; files of another "
                 "version are not converted: choose another directory"
             ) from None
-        expected = found if robot is None else describe(robot)
-        for name, value in asdict(expected).items():
-            if getattr(found, name) != value:
-                raise ExperienceError(
-                    f"{self.path} holds experience whose {name} is {getattr(found, name)}, "
-                    f"expected {value}; choose another directory"
-                )
         return found
+
+    def check(self, robot: RobotSpec) -> None:
+        """Raise ExperienceError, saying what differs, if this is not experience of `robot`."""
+        for name, value in asdict(describe(robot)).items():
+            found = getattr(self.description, name)
+            if found != value:
+                raise ExperienceError(
+                    f"{self.path} holds experience whose {name} is {found}, expected {value}; "
+                    "choose another directory"
+                )
 
     def _create(self, about: Description) -> None:
         """Make the tables, unless the file has some: all at once, or a kill leaves none."""

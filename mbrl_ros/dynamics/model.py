@@ -92,6 +92,7 @@ class DynamicsModel(ABC):
 
     kind: str
     transitions: int = 0
+    planning_propagation: str = "mean"  # what suits planning best, time included
 
     def __init__(self, features: FeatureMap) -> None:
         self.features = features

@@ -45,3 +45,38 @@ class Normaliser:
     def restore(self, normalised: Tensor) -> Tensor:
         """Map back normalised values (..., K)."""
         return normalised * self.scale + self.mean
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Running mean and variance of K columns, (K,) each, in float64."""
+
+    mean: Tensor
+    variance: Tensor
+
+    @staticmethod
+    def none(size: int) -> Moments:
+        """Return those of no data: mean 0, variance 1."""
+        return Moments(torch.zeros(size).double(), torch.ones(size).double())
+
+    def merged(self, count: int, values: Tensor) -> Moments:
+        """Return those of the `count` rows so far and values (N, K) together.
+
+        After Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance" (1983).
+        """
+        total = count + len(values)
+        share = len(values) / total
+        variance, mean = torch.var_mean(values.double(), 0, correction=0)
+        apart = mean - self.mean
+        return Moments(
+            self.mean + share * apart,
+            (1.0 - share) * self.variance
+            + share * variance
+            + share * (1.0 - share) * apart.square(),
+        )
+
+    def normaliser(self) -> Normaliser:
+        """Return the map to zero mean and unit variance; a constant column keeps scale 1."""
+        scale = self.variance.sqrt()
+        scale = torch.where(scale > _SCALE_FLOOR, scale, torch.ones_like(scale))
+        return Normaliser(self.mean, scale)

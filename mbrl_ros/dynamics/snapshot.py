@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 import mbrl_ros
-from mbrl_ros.dynamics.model import DynamicsModel
-from mbrl_ros.robots.spec import RobotSpec
+from mbrl_ros.dynamics.model import DynamicsModel, make_model
+from mbrl_ros.robots.spec import RobotSpec, load_robot, robot_names
 
 FORMAT = "mbrl_ros.model.2"
 MAX_BYTES = 16 * 1024 * 1024
@@ -189,6 +189,28 @@ def read_info(data: bytes) -> SnapshotInfo:
         raise SnapshotError(
             f"snapshot's description is not valid: {where}{problem['msg']}"
         ) from None
+
+
+def load(path: Path, robot: str | None = None) -> tuple[DynamicsModel, RobotSpec]:
+    """Return the model that a file holds, and its robot.
+
+    robot: name or YAML file; None: the shipped one that the snapshot names. Raises OSError if
+    the file cannot be read, ValueError, saying why, if it or the robot cannot be used.
+    """
+    data = path.read_bytes()
+    try:
+        info = read_info(data)
+        if robot is None and info.robot not in robot_names():
+            raise SnapshotError(
+                f"snapshot is of robot '{info.robot}', which is not one of the shipped ones "
+                f"({', '.join(robot_names())}); give its YAML file with --robot"
+            )
+        spec = load_robot(robot or info.robot)
+        model = make_model(info.kind, spec)
+        decode(data, model, spec)
+    except SnapshotError as error:
+        raise SnapshotError(f"{path}: {error}") from None
+    return model, spec
 
 
 def write(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
 
 from mbrl_ros.robots import load_robot
-from mbrl_ros.robots.estimator import SensorError, StateEstimator
+from mbrl_ros.robots.estimator import SensorError, StateEstimator, joint_fields
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
@@ -45,12 +45,9 @@ class StateEstimatorNode(ManagedNode):
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         try:
-            fields = {
-                "position": dict(zip(message.name, message.position, strict=False)),
-                "velocity": dict(zip(message.name, message.velocity, strict=False)),
-                "effort": dict(zip(message.name, message.effort, strict=False)),
-            }
-            state = self._estimator.add_joint_state(topic, stamp, fields, self._now())
+            state = self._estimator.add_joint_state(
+                topic, stamp, joint_fields(message), self._now()
+            )
         except SensorError as error:
             self.get_logger().error(f"{error}; message dropped", throttle_duration_sec=1.0)
             return

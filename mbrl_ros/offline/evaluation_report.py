@@ -7,27 +7,45 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from mbrl_ros.dynamics.evaluation import THRESHOLDS, Evaluation
+
+_WIDTH = 110
+
+
+def show(found: Evaluation) -> None:
+    """Print the table; where there is no terminal to be filled, names are not cut."""
+    console = Console()
+    (console if console.is_terminal else Console(width=_WIDTH)).print(table(found))
 
 
 def table(found: Evaluation) -> Table:
     """Return one row a state dimension, and one for all: errors, coverage, divergence."""
     steps = len(found.nrmse_all)
     chosen = sorted({max(1, round(steps * share)) for share in (0.25, 0.5, 1.0)})
+    ends = found.horizons
     result = Table(
-        title=f"{found.steps} steps, {found.starts} starts, {steps} steps of {found.period:g} s "
-        f"ahead, {found.particles} particles ({found.propagation})"
+        title=f"{found.steps} steps; open loop from {found.starts} of them on\n"
+        f"for {steps} steps of {found.period:g} s; {found.particles} particles "
+        f"({found.propagation})",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
     )
-    result.add_column("dimension")
-    result.add_column("1-step RMSE", justify="right")
-    for k in (1, *chosen):
-        result.add_column(f"nRMSE {found.horizons[k - 1]:.3g} s", justify="right")
-    result.add_column("90 % covers, 1 step", justify="right")
-    result.add_column(f"{found.horizons[-1]:.3g} s", justify="right")
-    for threshold in THRESHOLDS:
-        result.add_column(f"nRMSE > {threshold:g} from", justify="right")
+    result.add_column("", no_wrap=True)
+    for header in (
+        "RMSE\n1 step",
+        "nRMSE\n1 step",
+        *(f"nRMSE\n{ends[k - 1]:.3g} s" for k in chosen),
+        "90 %\n1 step",
+        f"90 %\n{ends[-1]:.3g} s",
+        *(f"nRMSE\n> {threshold:g}" for threshold in THRESHOLDS),
+    ):
+        result.add_column(header, justify="right", no_wrap=True)
     level = found.levels.index(0.9)
     for i, name in enumerate(found.names):
         result.add_row(
@@ -52,7 +70,8 @@ def table(found: Evaluation) -> Table:
     if math.isfinite(found.reward_rmse):
         result.add_row("reward", f"{found.reward_rmse:.3g}")
     result.caption = (
-        f"one-step error as a share of the change's own size: {found.one_step_error:.3f}"
+        "90 %: how often the truth lay in that interval; nRMSE > ...: from when on.\n"
+        f"One-step error as a share of the change's own size: {found.one_step_error:.3f}"
     )
     return result
 
@@ -79,17 +98,27 @@ def draw(found: Evaluation, path: Path, title: str) -> None:
         diverged = found.divergence_time(threshold)
         if diverged is not None:
             errors.axvline(diverged, lw=0.8, color="tab:red")
-            errors.annotate(
-                f" {diverged:.2f} s", (diverged, threshold), color="tab:red", va="bottom"
+            errors.text(
+                diverged,
+                0.04,
+                f"{diverged:.2f} s",
+                color="tab:red",
+                fontsize=8,
+                rotation=90,
+                ha="right",
+                transform=errors.get_xaxis_transform(),
             )
-    errors.set_ylim(0.0, 1.6)
+    # The growth of an error from step to step is a slope there.
+    errors.set_yscale("log")
+    shown = found.nrmse[np.isfinite(found.nrmse) & (found.nrmse > 0.0)]
+    errors.set_ylim(0.7 * shown.min(initial=0.1), 2.0)
     errors.set_ylabel("nRMSE, open loop")
     errors.set_title(
-        f"{title}: what {found.starts} predictions drift by. Replanning from the measured "
-        "state\nstarts anew at the left edge at every tick.",
+        f"{title}: how {found.starts} predictions drift away from what happened.\n"
+        "Replanning from the measured state starts anew at the left edge at every tick.",
         fontsize=10,
     )
-    errors.legend(fontsize=8, loc="upper left")
+    errors.legend(fontsize=8, loc="lower right")
     for i, level in enumerate(found.levels):
         color = f"C{i}"
         coverage.plot(

@@ -68,11 +68,14 @@ class SamplingPlanner(Planner):
         *Planner.settings,
         Setting(
             "propagation",
-            "mean",
-            "How a rollout carries the model's uncertainty; see docs/architecture.md.",
-            choices=PROPAGATIONS,
+            "auto",
+            "How a rollout carries the model's uncertainty, see docs/architecture.md; auto: as "
+            "suits the model.",
+            choices=("auto", *PROPAGATIONS),
         ),
-        Setting("particles", 1, "Particles a candidate; 1 with propagation `mean`.", 1, 1000),
+        Setting(
+            "particles", 1, "Particles a candidate; 1 with propagation `auto` or `mean`.", 1, 1000
+        ),
         Setting(
             "risk",
             "mean",
@@ -92,9 +95,9 @@ class SamplingPlanner(Planner):
         self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
     ) -> None:
         super().__init__(objective, lower, upper, **values)
-        if self.propagation == "mean" and self.particles > 1:
+        if self.propagation in ("auto", "mean") and self.particles > 1:
             raise ValueError(
-                f"particles is {self.particles}, expected 1: with propagation mean all are alike"
+                f"particles is {self.particles}, expected 1 with propagation {self.propagation}"
             )
         if self.risk == "cvar" and not 0.0 < self.risk_weight <= 1.0:
             raise ValueError(
@@ -169,7 +172,10 @@ class SamplingPlanner(Planner):
     def prepare(self, model: DynamicsModel) -> None:
         """Let a new model make its buffers for all candidates, and for one trajectory."""
         super().prepare(model)
-        self._rehearse(model, self.samples * self.particles, self.propagation)
+        self._rehearse(model, self.samples * self.particles, self._propagation(model))
+
+    def _propagation(self, model: DynamicsModel) -> str:
+        return model.planning_propagation if self.propagation == "auto" else self.propagation
 
     def _affordable(self, seconds: float) -> int:
         """Return how many candidates can be evaluated in so many seconds."""
@@ -192,7 +198,7 @@ class SamplingPlanner(Planner):
         particles = candidates
         if self.particles > 1:
             particles = candidates.repeat_interleave(self.particles, dim=1)
-        states = self._rollout(problem, model, particles, self.propagation, generator)
+        states = self._rollout(problem, model, particles, self._propagation(model), generator)
         costs = self._score(problem, model, states, particles)
         if self.particles > 1:
             costs = self._risked(costs.view(-1, self.particles))

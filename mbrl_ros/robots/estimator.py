@@ -6,12 +6,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from mbrl_ros.robots.spec import RobotSpec
 
 
 class SensorError(ValueError):
     """A sensor message that cannot be used; says which value, and what was expected."""
+
+
+def joint_fields(message: Any) -> dict[str, dict[str, float]]:
+    """Return {field: {joint: value}} of a sensor_msgs/JointState, as any library reads it."""
+    return {
+        field: dict(zip(message.name, getattr(message, field), strict=False))
+        for field in ("position", "velocity", "effort")
+    }
 
 
 class StateEstimator:
