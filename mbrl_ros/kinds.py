@@ -24,6 +24,10 @@ class Kinds:
         """Return the known names, sorted."""
         return sorted(self._points())
 
+    def built_in(self) -> list[str]:
+        """Return the names of this package's own kinds, sorted."""
+        return sorted(self._built_in)
+
     def load(self, name: str) -> Any:
         """Return what the name stands for; raises ValueError, with the known ones, if unknown."""
         points = self._points()
@@ -48,4 +52,17 @@ MODELS = Kinds(
         "svgp": "mbrl_ros.dynamics.svgp:SparseGaussianProcess",
     },
 )
-PLANNERS = Kinds("planner", "mbrl_ros.planners", {"mppi": "mbrl_ros.planning.mppi:MPPI"})
+PLANNERS = Kinds(
+    "planner",
+    "mbrl_ros.planners",
+    {
+        "cem": "mbrl_ros.planning.cem:CEM",
+        "icem": "mbrl_ros.planning.icem:ICEM",
+        "ilqr": "mbrl_ros.planning.ilqr:ILQR",
+        "mppi": "mbrl_ros.planning.mppi:MPPI",
+        "random_shooting": "mbrl_ros.planning.random_shooting:RandomShooting",
+        "icem+ilqr": "mbrl_ros.planning.polished:PolishedICEM",
+        "mppi+ilqr": "mbrl_ros.planning.polished:PolishedMPPI",
+    },
+)
+COSTS = Kinds("cost term", "mbrl_ros.costs", {})

@@ -327,7 +327,7 @@ def test_samples_of_one_step_have_the_predicted_moments(learned, propagation):
 
 def test_paths_are_functions_drawn_from_the_posterior(learned):
     """Where there are data all agree; far away they spread as the posterior does."""
-    noise = learned.posterior().hyperparameters.noise * learned.posterior().target.scale ** 2
+    noise = learned.posterior().noise * learned.posterior().target.scale ** 2
     known, count = pendulum(150), 1600
     for state, action in ((known.states[7], known.actions[7]), (known.states[7] * 4.0, None)):
         action = torch.tensor([9.0]) if action is None else action

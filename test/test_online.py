@@ -69,10 +69,11 @@ def test_a_model_that_got_worse_does_not_replace_a_better_one(learner):
 
 
 def test_quality_falls_when_the_world_changes_and_the_model_follows(learner):
-    """The motor pulls the other way from the fifth second on."""
+    """The motor pulls the other way all of a sudden."""
     for seed in range(4):
         cycle(learner, experience(50, seed, 50 * seed))
     before = learner.quality().one_step_error
+    replaced = 0
     for seed in range(4, 8):
         data = experience(50, seed, 50 * seed)
         other = pendulum(50, seed)
@@ -82,9 +83,12 @@ def test_quality_falls_when_the_world_changes_and_the_model_follows(learner):
         learner.learn(changed)
         if seed == 4:
             assert learner.quality().one_step_error > 3.0 * before
+            assert learner.better
         learner.improve()
-        assert learner.better
-        learner.adopt()
+        if learner.better:
+            replaced += 1
+            learner.adopt()
+    assert replaced >= 2
 
 
 def test_what_is_refused_changes_nothing(learner):

@@ -1,24 +1,30 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Noise, objective, MPPI and delay compensation, on a model that is known exactly."""
+"""Noise, objective, planners and delay compensation, on a model that is known exactly."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from pydantic import TypeAdapter
 
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.kinds import COSTS, PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.mppi import MPPI
 from mbrl_ros.planning.noise import coloured_noise, random_actions
-from mbrl_ros.planning.objective import Objective
+from mbrl_ros.planning.objective import Objective, Steps
 from mbrl_ros.planning.planner import (
     PlanningError,
     Problem,
     actions_in_force,
     make_planner,
 )
+from mbrl_ros.robots.spec import Cost
 
 STEP = 0.05
 
@@ -91,37 +97,139 @@ def test_random_actions_are_smooth_bounded_and_repeatable():
 # -- objective -----------------------------------------------------------------------------
 
 
+def at(state, action=0.0, before=0.0, goal=(0.0, 0.0)):
+    state, actions = torch.tensor(state), torch.tensor([[action], [before]])
+    return Steps(state, actions[0], state, actions[1], torch.tensor(goal))
+
+
+def with_cost(robot, **terms):
+    """Return the robot with a cost of nothing but these terms."""
+    cost = TypeAdapter(Cost).validate_python({"goal": {}} | terms)
+    return dataclasses.replace(robot, cost=cost)
+
+
 def test_cost_is_the_sum_of_its_terms(objective):
-    state = torch.tensor([1.7, 2.0, math.pi, 3.0])
-    cost = objective.stage_cost(state, torch.tensor([5.0]), torch.tensor([0.7, 0.0]))
+    cost = objective.stage_cost(at([1.7, 2.0, math.pi, 3.0], 5.0, goal=(0.7, 0.0)))
     goal = 6.0 * 1.0**2 + 4.0 * 4.0  # half a turn away: chord 2
     others = 0.05 * 2.0**2 + 0.02 * 3.0**2 + 0.02 * 5.0**2
     assert float(cost) == pytest.approx(goal + others + 100.0 * 0.2**2, rel=1e-5)
 
 
 def test_angles_wrap_in_the_cost(objective):
-    goal = torch.tensor([0.0, 3.0])
-    near = objective.stage_cost(torch.tensor([0.0, 0.0, -3.0, 0.0]), torch.zeros(1), goal)
-    far = objective.stage_cost(torch.tensor([0.0, 0.0, 2.0, 0.0]), torch.zeros(1), goal)
+    near = objective.stage_cost(at([0.0, 0.0, -3.0, 0.0], goal=(0.0, 3.0)))
+    far = objective.stage_cost(at([0.0, 0.0, 2.0, 0.0], goal=(0.0, 3.0)))
     assert near < far
 
 
-# -- MPPI ----------------------------------------------------------------------------------
+def test_changing_the_action_costs_by_its_rate(cartpole):
+    objective = Objective(with_cost(cartpole, rate={"cart_force": 2.0}))
+    assert float(objective.stage_cost(at([0.0] * 4, 3.0, 1.0))) == pytest.approx(8.0)
+    actions = torch.tensor([1.0, 4.0, 4.0]).view(3, 1, 1)
+    cost = objective.cost(torch.zeros(4, 1, 4), actions, torch.zeros(2), torch.tensor([-1.0]))
+    assert float(cost) == pytest.approx(2.0 * (4.0 + 9.0))
 
 
-def test_closed_loop_reaches_the_goal(objective):
-    planner, model, plan = MPPI(objective, [-10.0], [10.0], samples=200), Cart(), None
+def test_the_end_of_a_plan_and_a_moving_goal_count(cartpole):
+    objective = Objective(with_cost(cartpole, terminal={"cart_position": 5.0}))
+    states = torch.zeros(4, 1, 4)
+    states[3, 0, 0] = 1.0
+    args = (states, torch.zeros(3, 1, 1))
+    assert float(objective.cost(*args, torch.zeros(2), torch.zeros(1))) == pytest.approx(5.0)
+    moving = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    assert float(objective.cost(*args, moving, torch.zeros(1))) == 0.0
+    tracking = Objective(with_cost(cartpole, goal={"cart_position": 2.0}))
+    assert float(tracking.cost(*args, moving, torch.zeros(1))) == 0.0
+    assert float(tracking.cost(*args, torch.zeros(2), torch.zeros(1))) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inside", "edge", "clear"),
+    [
+        ({"shape": "circle", "radius": 0.5}, (1.0, 2.0), (1.5, 2.0), (1.8, 2.0)),
+        ({"shape": "box", "size": [1.0, 2.0]}, (1.0, 2.0), (1.5, 2.3), (1.3, 3.3)),
+    ],
+)
+def test_obstacles_cost_from_their_margin_on(cartpole, shape, inside, edge, clear):
+    obstacle = {
+        "plane": ["cart_position", "cart_velocity"],
+        "center": [1.0, 2.0],
+        "weight": 4.0,
+        "margin": 0.25,
+    }
+    objective = Objective(with_cost(cartpole, obstacles=[obstacle | shape]))
+
+    def cost(place):
+        return float(objective.stage_cost(at([*place, 0.0, 0.0])))
+
+    assert cost(clear) == 0.0
+    assert cost(edge) == pytest.approx(4.0 * 0.25**2, rel=1e-3)
+    assert cost(inside) == pytest.approx(4.0 * 0.75**2, rel=1e-3)
+
+
+def test_a_barrier_rises_towards_the_bound_and_stays_finite_beyond(cartpole):
+    bound = {"dimension": "cart_position", "bounds": [-1.0, 1.0], "weight": 1.0}
+    objective = Objective(
+        with_cost(cartpole, soft_bounds=[bound | {"kind": "barrier", "margin": 0.4}])
+    )
+    places = torch.linspace(0.0, 1.5, 60)
+    costs = [float(objective.stage_cost(at([float(x), 0.0, 0.0, 0.0]))) for x in places]
+    assert all(cost == 0.0 for cost, x in zip(costs, places, strict=True) if x <= 0.6)
+    rising = [cost for cost, x in zip(costs, places, strict=True) if x > 0.61]
+    assert rising == sorted(rising)
+    assert math.isfinite(rising[-1])
+
+
+def test_terms_of_other_packages_add_up_and_are_watched(cartpole, monkeypatch):
+    class Price:
+        def __init__(self, robot, factor):
+            self.factor = factor
+
+        def __call__(self, steps):
+            return self.factor * steps.actions[..., 0].abs()
+
+    def load(name):
+        wrong = {
+            "shape": lambda robot: lambda steps: steps.actions,
+            "nan": lambda robot: lambda steps: steps.actions[..., 0] / 0.0 * 0.0,
+        }
+        return wrong.get(name, Price)
+
+    monkeypatch.setattr(COSTS, "load", load)
+    objective = Objective(with_cost(cartpole, terms={"price": {"factor": 3.0}}))
+    assert float(objective.stage_cost(at([0.0] * 4, -2.0))) == pytest.approx(6.0)
+    with pytest.raises(ValueError, match=r"'shape' returned .* one cost a step"):
+        Objective(with_cost(cartpole, terms={"shape": {}}))
+    with pytest.raises(ValueError, match="'nan' is not finite"):
+        Objective(with_cost(cartpole, terms={"nan": {}}))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="unknown cost term 'price'"):
+        Objective(with_cost(cartpole, terms={"price": {}}))
+
+
+# -- planners ------------------------------------------------------------------------------
+
+KINDS = PLANNERS.built_in()
+SAMPLING = [kind for kind in KINDS if kind != "ilqr"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closed_loop_reaches_the_goal(cartpole, kind):
+    samples = {} if kind == "ilqr" else {"samples": 200}
+    planner, model, plan = make_planner(kind, cartpole, **samples), Cart(), None
     state = torch.zeros(4)
     for tick in range(60):
         problem_now = Problem(state, torch.tensor([0.5, 0.0]), torch.zeros(1), seed=tick)
         plan = planner.plan(problem_now, model, plan)
         state = model.predict(state[None], plan.actions[:1])[0][0]
-    assert float(state[0]) == pytest.approx(0.5, abs=0.05)
-    assert float(state[1].abs()) < 0.2
+    # Random shooting is the yardstick, not a controller.
+    loose = 4.0 if kind == "random_shooting" else 1.0
+    assert float(state[0]) == pytest.approx(0.5, abs=0.05 * loose)
+    assert float(state[1].abs()) < 0.2 * loose
 
 
-def test_planning_is_a_function_of_its_inputs(objective):
-    planner, model = MPPI(objective, [-10.0], [10.0], samples=100), Cart()
+@pytest.mark.parametrize("kind", SAMPLING)
+def test_planning_is_a_function_of_its_inputs(cartpole, kind):
+    planner, model = make_planner(kind, cartpole, samples=100), Cart()
     first = planner.plan(problem(), model, None)
     kept = first.actions.clone()
     again, other = planner.plan(problem(), model, None), planner.plan(problem(seed=1), model, None)
@@ -131,21 +239,30 @@ def test_planning_is_a_function_of_its_inputs(objective):
     assert torch.equal(first.actions, kept)
 
 
-def test_cost_falls_with_samples_and_iterations(objective):
+@pytest.mark.parametrize("kind", ["cem", "icem", "mppi", "random_shooting"])
+def test_cost_falls_with_samples_and_iterations(cartpole, kind):
     def cost(samples, iterations):
-        planner = MPPI(objective, [-10.0], [10.0], samples=samples, iterations=iterations)
+        planner = make_planner(kind, cartpole, samples=samples, iterations=iterations)
         return sum(planner.plan(problem(seed=s), Cart(), None).cost for s in range(10))
 
     assert cost(1000, 1) < cost(25, 1)
     assert cost(100, 5) < cost(100, 1)
 
 
-def test_actions_stay_within_the_bounds(objective):
-    plan = MPPI(objective, [-1.0], [2.0], samples=100).plan(problem(goal=1.2), Cart(), None)
+@pytest.mark.parametrize("kind", KINDS)
+def test_actions_stay_within_the_bounds(objective, kind):
+    planner = PLANNERS.load(kind)(objective, [-1.0], [2.0])
+    plan = planner.plan(problem(goal=1.2), Cart(), None)
     assert float(plan.actions.min()) >= -1.0
     assert float(plan.actions.max()) <= 2.0
     assert plan.actions.shape == (25, 1)
     assert plan.states.shape == (26, 4)
+    states = Cart().rollout(plan.states[:1], plan.actions[:, None])[:, 0]
+    assert torch.allclose(plan.states, states, atol=1e-5)
+    cost = objective.cost(
+        plan.states[:, None], plan.actions[:, None], torch.tensor([1.2, 0.0]), torch.zeros(1)
+    )
+    assert plan.cost == pytest.approx(float(cost), rel=1e-4)
 
 
 def test_the_effective_sample_size_is_kept(objective):
@@ -155,20 +272,128 @@ def test_the_effective_sample_size_is_kept(objective):
         assert plan.effective_samples == pytest.approx(40.0, rel=0.05)
 
 
-def test_predictions_that_are_not_finite_are_discarded(objective):
-    planner = MPPI(objective, [-10.0], [10.0], samples=200)
+@pytest.mark.parametrize("kind", SAMPLING)
+def test_predictions_that_are_not_finite_are_discarded(cartpole, kind):
+    planner = make_planner(kind, cartpole, samples=200)
     plan = planner.plan(problem(), Cart(poison=4.0), None)
-    assert 0 < plan.discarded < 200
+    assert 0 < plan.discarded < 200 * planner.iterations
     assert math.isfinite(plan.cost)
     with pytest.raises(PlanningError, match="all 200 predicted trajectories"):
         planner.plan(problem(), Cart(poison=-math.inf), None)
 
 
+def test_ilqr_refuses_to_start_from_nonsense(cartpole):
+    with pytest.raises(PlanningError, match="not finite"):
+        make_planner("ilqr", cartpole).plan(problem(), Cart(poison=-math.inf), None)
+
+
+def test_ilqr_equals_the_riccati_solution(cartpole):
+    """The cart alone is linear, its cost quadratic: one iteration solves it."""
+    weights = {"goal": {"cart_position": 6.0}, "state": {"cart_velocity": 0.05}}
+    robot = with_cost(cartpole, **weights, effort={"cart_force": 0.02})
+    objective = Objective(robot)
+    planner = PLANNERS.load("ilqr")(objective, [-1e3], [1e3], horizon=400, iterations=3)
+    found = planner.plan(problem(position=0.3, goal=0.0), Cart(), None)
+
+    a = np.array([[1.0, STEP], [0.0, 1.0]])
+    b = np.array([[STEP * STEP], [STEP]])
+    q, r = np.diag([6.0, 0.05]), np.array([[0.02]])
+    value = scipy.linalg.solve_discrete_are(a, b, q, r)
+    gain = np.linalg.solve(r + b.T @ value @ b, b.T @ value @ a)
+    x = np.array([np.float32(0.3), 0.0])
+    # What the planner minimises leaves out the state that it starts from.
+    assert found.cost == pytest.approx(float(x @ value @ x - x @ q @ x), rel=1e-6)
+    for action in found.actions[:50, 0]:
+        assert float(action) == pytest.approx(float(-gain[0] @ x), rel=1e-6, abs=1e-6)
+        x = a @ x - b[:, 0] * (gain[0] @ x)
+
+
+def test_ilqr_keeps_to_the_bounds_at_the_optimum(objective):
+    """Compared with a thousand iterations of projected gradient descent."""
+    planner = PLANNERS.load("ilqr")(objective, [-1.0], [1.0], horizon=15, iterations=30)
+    late = problem(goal=0.4, delay_fraction=0.3)
+    found = planner.plan(late, Cart(), None)
+    actions = torch.zeros(15, 1, 1, requires_grad=True)
+    optimiser = torch.optim.Adam([actions], lr=0.02)
+    for _ in range(1000):
+        optimiser.zero_grad()
+        in_force = actions_in_force(late.previous_action, actions, 0.3)
+        states = Cart().rollout(late.state[None], in_force)
+        objective.cost(states, actions, late.goal, late.previous_action).sum().backward()
+        optimiser.step()
+        actions.data.clamp_(-1.0, 1.0)
+    assert float(found.actions.abs().max()) == 1.0
+    assert torch.allclose(found.actions, actions.detach()[:, 0], atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["icem", "mppi"])
+def test_polishing_lowers_the_cost(cartpole, kind):
+    def cost(kind):
+        planner = make_planner(kind, cartpole, samples=50)
+        return sum(planner.plan(problem(seed=s), Cart(), None).cost for s in range(10))
+
+    assert cost(f"{kind}+ilqr") < cost(kind)
+
+
+def test_icem_carries_its_elite_to_the_next_tick(cartpole):
+    planner = make_planner("icem", cartpole, samples=100)
+    first = planner.plan(problem(), Cart(), None)
+    assert first.elites.shape[0] == 25
+    again = planner.plan(problem(seed=1), Cart(), first)
+    forgetful = dataclasses.replace(first, elites=None)
+    assert not torch.equal(again.actions, planner.plan(problem(seed=1), Cart(), forgetful).actions)
+    # Its population falls by a quarter an iteration.
+    assert again.samples == 100 + 80 + 64 + 51
+
+
+class Slippery(Cart):
+    """A cart that is never quite as fast as predicted."""
+
+    def stepper(self, propagation, count, generator=None):
+        plain = super().stepper("mean", count)
+
+        def step(states, actions):
+            after = plain(states, actions)
+            after[:, 1] += 0.3 * torch.randn(count, generator=generator)
+            return after
+
+        return plain if propagation == "mean" else step
+
+
+@pytest.mark.parametrize(("risk", "weight"), [("mean", 0.0), ("deviation", 1.0), ("cvar", 0.25)])
+def test_plans_over_particles_weigh_the_risk(cartpole, risk, weight):
+    planner = make_planner(
+        "icem",
+        cartpole,
+        samples=60,
+        propagation="ts1",
+        particles=8,
+        risk=risk,
+        risk_weight=weight,
+    )
+    plan = planner.plan(problem(), Slippery(), None)
+    assert math.isfinite(plan.cost)
+    costs = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.0, math.nan, 0.0, 0.0]])
+    expected = {"mean": 3.0, "deviation": 3.0 + float(costs[0].std()), "cvar": 6.0}[risk]
+    found = planner._risked(costs)
+    assert float(found[0]) == pytest.approx(expected)
+    assert found[1].isnan()
+
+
+def test_samples_are_left_out_where_time_is_short(cartpole):
+    planner = make_planner("mppi", cartpole, samples=400)
+    assert planner.plan(problem(), Cart(), None).samples == 400
+    planner._seconds = 1e-3  # as if it had measured that a candidate takes a millisecond
+    assert planner.plan(problem(time_budget=0.205), Cart(), None).samples == 200
+    planner._seconds = 1.0
+    assert planner.plan(problem(time_budget=0.2), Cart(), None).samples == 50
+
+
 def test_a_spent_time_budget_leaves_one_iteration(objective):
-    planner = MPPI(objective, [-10.0], [10.0], samples=50, iterations=20)
+    planner = MPPI(objective, [-10.0], [10.0], samples=80, iterations=20)
     hurried = planner.plan(problem(time_budget=1e-9), Cart(), None)
-    once = MPPI(objective, [-10.0], [10.0], samples=50).plan(problem(), Cart(), None)
-    assert torch.equal(hurried.actions, once.actions)
+    assert (hurried.iterations, hurried.samples) == (1, 10)
+    assert planner.plan(problem(), Cart(), None).iterations == 20
 
 
 @pytest.mark.parametrize(
@@ -178,6 +403,10 @@ def test_a_spent_time_budget_leaves_one_iteration(objective):
         ({"horizon": 0}, "horizon is 0"),
         ({"iterations": -1}, "iterations is -1"),
         ({"noise": 0.0}, "noise is 0.0"),
+        ({"colour": 1.0}, "'mppi' has no setting 'colour'; it has samples"),
+        ({"propagation": "magic"}, "propagation is 'magic', expected auto, mean, ts1"),
+        ({"particles": 3}, "particles is 3, expected 1"),
+        ({"propagation": "ts1", "risk": "cvar", "risk_weight": 0.0}, "risk_weight is 0.0"),
         ({"least_noise": 0.9}, "least_noise is 0.9"),
         ({"effective_share": 0.0}, "effective_share is 0.0"),
     ],

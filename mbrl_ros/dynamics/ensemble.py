@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from mbrl_ros.dynamics.calibration import noise_factor, noise_persistence
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
 from mbrl_ros.dynamics.normaliser import Moments
@@ -39,10 +40,6 @@ _HELD_OUT_BLOCK, _HELD_OUT_EVERY, _HELD_OUT_PHASE = 10, 10, 2  # of 10 blocks of
 _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
 _MOST_RESCALED = 2.0  # of a normaliser's scale, either way, since training started
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
-_INTERVAL = 0.9  # share of the held-out data that its prediction interval is to cover
-_Z = 1.6449  # half the width of that interval in standard deviations of a Gaussian
-_NOISE_FACTORS = (1e-6, 1e6)
-_MOST_PERSISTENT = 0.99
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
 _MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
@@ -66,6 +63,8 @@ class Ensemble(DynamicsModel):
     """
 
     kind = "ensemble"
+    # One member a candidate, not all of them: a fifth of the time.
+    planning_propagation = "pathwise"
     probabilistic = True  # each member predicts a variance
 
     def __init__(
@@ -363,8 +362,11 @@ class Ensemble(DynamicsModel):
         }
         trial.mean[better], trial.variance[better] = mean[better], variance[better]
         trial.loss[better] = loss[better]
-        self._noise_factor = _noise_factor(trial.mean, trial.variance, trial.targets)
-        self._persistence = self._residual_correlation(trial)
+        error, noise = trial.mean.mean(0) - trial.targets, trial.variance.mean(0)
+        unknown = trial.mean.var(0, correction=0)
+        self._noise_factor = noise_factor(error, unknown, noise)
+        variance = unknown + self._noise_factor * noise
+        self._persistence = noise_persistence(error, variance, trial.pairs)
         if float(trial.loss.mean()) < trial.goal:
             self._stale, trial.goal = 0, float(trial.loss.mean()) - _PROGRESS
 
@@ -388,21 +390,6 @@ class Ensemble(DynamicsModel):
         loss = _held_out_loss(mean, targets)
         goal = float(loss.mean()) - _PROGRESS
         return _Trial(inputs, targets, follows & (after == slots[1:]), mean, variance, loss, goal)
-
-    def _residual_correlation(self, trial: _Trial) -> Tensor:
-        """Return how far the error of one step foretells that of the next, (K,) in [0, 1).
-
-        The correlation of standardised held-out residuals. A model of something smooth that is
-        hardly noisy errs alike for many steps; noise drawn anew at each would cancel out.
-        """
-        noise = self._noise_factor * trial.variance.mean(0)
-        deviation = (trial.mean.var(0, correction=0) + noise).sqrt()
-        residual = ((trial.mean.mean(0) - trial.targets) / deviation).clamp(-3.0, 3.0)
-        first, second = residual[:-1][trial.pairs], residual[1:][trial.pairs]
-        if len(first) < _HELD_OUT_BLOCK:
-            return torch.zeros_like(self._persistence)
-        correlation = (first * second).sum(0) / (first.square() + second.square()).sum(0) * 2.0
-        return correlation.nan_to_num().clamp(0.0, _MOST_PERSISTENT)
 
     def _members(self, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised inputs (N, F) -> each member's mean and variance (M, N, D + R)."""
@@ -552,6 +539,7 @@ class MLP(Ensemble):
     """
 
     kind = "mlp"
+    planning_propagation = "mean"
     probabilistic = False
 
     def __init__(self, features: FeatureMap, seed: int = 0, **options: Any) -> None:
@@ -583,16 +571,3 @@ def _held_out_loss(mean: Tensor, targets: Tensor) -> Tensor:
     mean is as good as it gets, and it is put right by `_noise_factor`.
     """
     return 0.5 * (mean - targets).square().mean(1).clamp_min(1e-12).log().mean(-1)
-
-
-def _noise_factor(mean: Tensor, variance: Tensor, targets: Tensor) -> Tensor:
-    """Return the factors (K,) on the noise with which intervals cover held-out targets (N, K).
-
-    mean, variance (M, N, K) of the members. The mixture's interval covers an error if the
-    factor is at least ((error / z)^2 - variance of the means) / noise. Of these a quantile is
-    taken, a little higher for few rows, as in split conformal prediction (Vovk et al., 2005).
-    """
-    needed = ((mean.mean(0) - targets) / _Z).square() - mean.var(0, correction=0)
-    needed = (needed / variance.mean(0)).double()
-    level = min(1.0, _INTERVAL * (1.0 + 1.0 / len(targets)))
-    return torch.quantile(needed, level, dim=0).clamp(*_NOISE_FACTORS)

@@ -18,6 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.calibration import (
+    PersistentNoise,
+    noise_factor,
+    noise_persistence,
+)
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
@@ -30,8 +35,12 @@ _RANDOM_FEATURES = 512
 _FAST_SIZES = 4
 # Slices of training after which nothing is expected of more, if nothing new has come.
 _PATIENCE = 10
+# The newest transitions by whose errors the noise is judged.
+_JUDGED = 1000
 # Change of a logarithm in one slice below which a hyper-parameter counts as found.
 _FOUND = 0.02
+# Tensors of a snapshot that must be.
+_POSITIVE = ("input_scale", "target_scale", "noise_factor")
 # Tensors of a snapshot that grow with the data: along which axes, and as long as which other.
 _COUNTED: dict[str, tuple[tuple[int, ...], str]] = {
     "inputs": ((0,), "inputs"),
@@ -50,7 +59,8 @@ class Posterior:
 
     input, target: normalisers of F inputs and K outputs. points (n, F). With k the kernel of
     one output between a point and the points, the mean is weights (K, n) times k, and the
-    signal's variance is reduced by k^T explaining k, explaining being (K, n, n).
+    signal's variance is reduced by k^T explaining k, explaining being (K, n, n). noise (K,):
+    the variance that is added to it.
     """
 
     input: Normaliser
@@ -59,6 +69,7 @@ class Posterior:
     weights: Tensor
     explaining: Tensor
     hyperparameters: Hyperparameters
+    noise: Tensor
 
 
 class KernelModel(DynamicsModel):
@@ -96,6 +107,9 @@ class KernelModel(DynamicsModel):
         self._inputs = torch.zeros(0, features.size).double()
         self._targets = torch.zeros(0, features.outputs).double()
         self._weights = torch.zeros(features.outputs, 0).double()  # alpha of eq. 2.25
+        # How the noise that was fitted is put right by what was held out.
+        self._noise_factor = torch.ones(features.outputs).double()
+        self._persistence = torch.zeros(features.outputs).double()
         self._fast: dict[int, _FastKernel] = {}  # by number of rows
 
     # -- learning ---------------------------------------------------------------------------
@@ -160,8 +174,38 @@ class KernelModel(DynamicsModel):
         if len(data) > 1.25 * self.memory:
             kept = self._remembered(inputs)
             self._memory, inputs, targets = data[kept], inputs[kept], targets[kept]
-        self._condition(inputs, targets)
+        chosen = self._condition(inputs, targets)
+        newest = slice(max(len(inputs) - _JUDGED, 0), None)
+        self._calibrate(
+            self._memory[newest], inputs[newest], targets[newest], chosen - newest.start
+        )
         return moved
+
+    def _calibrate(
+        self, data: Transitions, inputs: Tensor, targets: Tensor, chosen: Tensor
+    ) -> None:
+        """Scale the noise, and say how it persists, by errors on consecutive rows of data.
+
+        chosen: which rows predictions rest on; rows before the first are negative.
+        """
+        error, unknown = self._held_out_errors(inputs, targets, chosen)
+        noise = self._hyperparameters.noise.expand_as(error)
+        self._noise_factor = noise_factor(error, unknown, noise)
+        pairs = (data.next_states[:-1] == data.states[1:]).all(1)
+        variance = unknown + self._noise_factor * noise
+        self._persistence = noise_persistence(error, variance, pairs)
+
+    def _held_out_errors(
+        self, inputs: Tensor, targets: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return errors at inputs (N, F), and the variance of what is not known there, (N, K)."""
+        mean, unknown = self._predict(inputs)
+        return mean.T - targets, unknown.T
+
+    @property
+    def _noise(self) -> Tensor:
+        """Variance of the noise, put right, (K,)."""
+        return self._hyperparameters.noise * self._noise_factor
 
     def _examples(self, data: Transitions) -> tuple[Tensor, Tensor]:
         """Return inputs (N, F) and targets (N, K) as they are."""
@@ -178,8 +222,11 @@ class KernelModel(DynamicsModel):
         """Take new transitions in without starting again; return False where that is due."""
 
     @abstractmethod
-    def _condition(self, inputs: Tensor, targets: Tensor) -> None:
-        """Make predictions rest on normalised inputs (N, F) and targets (N, K)."""
+    def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Make predictions rest on normalised inputs (N, F) and targets (N, K).
+
+        Returns the indices of the rows that were chosen as points.
+        """
 
     def _remembered(self, inputs: Tensor) -> Tensor:
         """Choose which of too many transitions, by inputs (N, F), are remembered."""
@@ -214,6 +261,12 @@ class KernelModel(DynamicsModel):
         """Predict one step; the variance includes the noise (eqs. 2.25 and 2.26)."""
         dtype = states.dtype
         inputs = self._input.normalise(self.features.inputs(states, actions).double())
+        mean, unknown = self._predict(inputs)
+        scaled = (unknown + self._noise[:, None]).T * self._target.scale.square()
+        return self._target.restore(mean.T).to(dtype), scaled.to(dtype)
+
+    def _predict(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance without noise (K, N) at inputs (N, F), all normalised."""
         hyperparameters = self._hyperparameters
         variance = hyperparameters.signal[:, None].expand(-1, len(inputs))
         mean = torch.zeros_like(variance)
@@ -223,9 +276,17 @@ class KernelModel(DynamicsModel):
             for sign, lower in self._explaining():
                 solved = torch.linalg.solve_triangular(lower, cross, upper=False)
                 variance = variance - sign * solved.square().sum(1)
-        variance = variance.clamp_min(0.0) + hyperparameters.noise[:, None]
-        scaled = variance.T * self._target.scale.square()
-        return self._target.restore(mean.T).to(dtype), scaled.to(dtype)
+        return mean, variance.clamp_min(0.0)
+
+    def predict_mean(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Predict one step, its mean only."""
+        size = self.features.state_dimensions
+        inputs = self._input.normalise(self.features.inputs(states, actions).double())
+        mean = torch.zeros(len(self._weights), len(inputs), dtype=torch.float64)
+        if len(self._inputs):
+            cross = self._hyperparameters.kernel(self._inputs, inputs)
+            mean = (self._weights[:, None, :] @ cross)[:, 0]
+        return states + self._target.restore(mean.T)[:, :size].to(states.dtype)
 
     @abstractmethod
     def _explaining(self) -> list[tuple[float, Tensor]]:
@@ -253,6 +314,7 @@ class KernelModel(DynamicsModel):
             self._weights,
             explaining,
             self._hyperparameters,
+            self._noise,
         )
 
     def stepper(
@@ -281,7 +343,9 @@ class KernelModel(DynamicsModel):
             return self._pathwise(fast, generator)
 
         signal = self._hyperparameters.signal[:size, None].float()
-        noise = self._hyperparameters.noise[:size].float()
+        deviation = self._noise[:size].sqrt().float()
+        persistence = self._persistence[:size].float() * (propagation == "tsinf")
+        noise = PersistentNoise(count, persistence, generator)
         inverses = []
         for sign, lower in self._explaining():
             identity = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower[:size])
@@ -296,10 +360,10 @@ class KernelModel(DynamicsModel):
             for sign, inverse in inverses:
                 unknown = unknown - sign * torch.bmm(fast.kernel, inverse).square_().sum(2)
             unknown = unknown.clamp_min_(0.0).T
-            drawn = torch.randn(count, size, generator=generator)
+            drawn = once
             if propagation == "ts1":
-                return after + scale * drawn * (unknown + noise).sqrt()
-            return after + scale * (once * unknown.sqrt() + drawn * noise.sqrt())
+                drawn = torch.randn(count, size, generator=generator)
+            return after + scale * (drawn * unknown.sqrt() + deviation * noise.draw())
 
         return sample
 
@@ -365,6 +429,8 @@ class KernelModel(DynamicsModel):
             "input_scale": self._input.scale,
             "target_mean": self._target.mean,
             "target_scale": self._target.scale,
+            "noise_factor": self._noise_factor,
+            "noise_persistence": self._persistence,
             "memory_states": self._memory.states,
             "memory_actions": self._memory.actions,
             "memory_next_states": self._memory.next_states,
@@ -389,8 +455,10 @@ class KernelModel(DynamicsModel):
                 )
             if not found.isfinite().all():
                 raise ValueError(f"'{name}' holds a value that is not finite")
-            if name in ("input_scale", "target_scale") and not (found > 0.0).all():
+            if name in _POSITIVE and not (found > 0.0).all():
                 raise ValueError(f"'{name}' holds a value that is not positive")
+            if name == "noise_persistence" and not ((found >= 0.0) & (found < 1.0)).all():
+                raise ValueError(f"'{name}' holds a value that is not in [0, 1)")
         # Copies, because a snapshot's tensors may share the memory of the file.
         own = {name: tensor.clone() for name, tensor in tensors.items()}
         parts = ("states", "actions", "next_states", "rewards")
@@ -402,6 +470,7 @@ class KernelModel(DynamicsModel):
         self._target = Normaliser(own["target_mean"], own["target_scale"])
         self._inputs, self._targets = own["inputs"], own["targets"]
         self._weights = own["weights"]
+        self._noise_factor, self._persistence = own["noise_factor"], own["noise_persistence"]
         self._fitted = len(self._inputs) > 0
         self._fast = {}
 

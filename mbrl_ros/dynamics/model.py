@@ -92,6 +92,7 @@ class DynamicsModel(ABC):
 
     kind: str
     transitions: int = 0
+    planning_propagation: str = "mean"  # what suits planning best, time included
 
     def __init__(self, features: FeatureMap) -> None:
         self.features = features
@@ -131,6 +132,26 @@ class DynamicsModel(ABC):
         mean, variance = self.outputs(states, actions)
         size = self.features.state_dimensions
         return states + mean[:, :size], variance[:, :size]
+
+    def predict_mean(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Predict one step as `predict` does, its mean only, differentiable: (N, D)."""
+        return self.predict(states, actions)[0]
+
+    def linearise(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean's Jacobians by states, (N, D, D), and by actions, (N, D, A).
+
+        states (N, D), actions (N, A).
+        """
+        with torch.enable_grad():
+            leaves = (states.detach().requires_grad_(), actions.detach().requires_grad_())
+            mean = self.predict_mean(*leaves)
+            rows = [
+                torch.autograd.grad(
+                    column.sum(), leaves, retain_graph=True, materialize_grads=True
+                )
+                for column in mean.unbind(1)
+            ]
+        return torch.stack([row[0] for row in rows], 1), torch.stack([row[1] for row in rows], 1)
 
     def reward(self, states: Tensor, actions: Tensor) -> Tensor:
         """Predict the reward of one step: states (N, D), actions (N, A) -> mean (N,).

@@ -132,7 +132,7 @@ def _predict(
             value = weights[a] @ product @ weights[b] - result[a] * result[b]
             if a == b:
                 explained = (posterior.explaining[a] * product).sum()
-                value = value + signal[a] - explained + hyperparameters.noise[a]
+                value = value + signal[a] - explained + posterior.noise[a]
             result_covariance[a, b] = result_covariance[b, a] = value
     return result, result_covariance, gain
 

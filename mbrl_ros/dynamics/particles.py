@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
+from mbrl_ros.dynamics.calibration import PersistentNoise
 from mbrl_ros.dynamics.features import FeatureMap
 
 _ALIGNED = 16  # products whose columns are a multiple of this take less than half the time
@@ -61,8 +62,9 @@ class Particles:
         self._size = features.state_dimensions
         self._generator = generator
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
-        self._noisy, self._persistent = propagation in ("ts1", "tsinf"), propagation == "tsinf"
-        self._noise: Tensor | None = None  # of the last step, standard normal
+        self._noisy = propagation in ("ts1", "tsinf")
+        persistence = networks.persistence * (propagation == "tsinf")
+        self._noise = PersistentNoise(count, persistence, generator)
         members = len(networks.weights[0])
         each = count if self._shared else -(-count // members)
         # Rows beyond `count` fill up the groups.
@@ -105,18 +107,8 @@ class Particles:
         output = torch.baddbmm(self._output_bias, x, self._output_weight)
         change = self._rows(output[..., : self._size], order)
         if self._noisy:
-            change = change + self._draw_noise() * self._deviation(output, order)
+            change = change + self._noise.draw() * self._deviation(output, order)
         return torch.add(states, change, out=out)
-
-    def _draw_noise(self) -> Tensor:
-        """Return standard normal noise (N, D); by `tsinf` correlated in time."""
-        fresh = torch.randn(self._count, self._size, generator=self._generator)
-        if self._persistent:
-            if self._noise is not None:
-                persistence = self._networks.persistence
-                fresh = persistence * self._noise + (1.0 - persistence.square()).sqrt() * fresh
-            self._noise = fresh
-        return fresh
 
     def _deviation(self, output: Tensor, order: Tensor | None) -> Tensor:
         """Return the standard deviation of the noise of each row, (N, D) or (D,)."""

@@ -57,11 +57,12 @@ class SparseGaussianProcess(KernelModel):
         older = torch.randperm(count - half, generator=self._generator)[: self.memory - half]
         return torch.cat([older.sort().values, torch.arange(count - half, count)])
 
-    def _condition(self, inputs: Tensor, targets: Tensor) -> None:
+    def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
         chosen = self._informative(inputs, self.max_points)
         self._inputs, self._targets = inputs[chosen], targets[chosen]
         self._sums = None
         self._settle()
+        return chosen
 
     def _summed(self) -> tuple[Tensor, Tensor]:
         """Return the sums over transitions of k k^T (K, n, n) and k y (K, n), per noise.

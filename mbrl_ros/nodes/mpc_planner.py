@@ -13,6 +13,8 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from builtin_interfaces.msg import Duration
@@ -25,9 +27,19 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.dynamics.succession import Succession
+from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
+from mbrl_ros.planning.goals import Goals
 from mbrl_ros.planning.noise import random_actions
-from mbrl_ros.planning.planner import Plan, PlanningError, Problem, make_planner
+from mbrl_ros.planning.planner import (
+    Plan,
+    Planner,
+    PlanningError,
+    Problem,
+    Setting,
+    make_planner,
+)
+from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
@@ -42,6 +54,23 @@ from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
+
+def _parameter(setting: Setting, prefix: str = "") -> Parameter:
+    description, name = setting.description, prefix + setting.name
+    if setting.choices:
+        words = f"{description} One of: {', '.join(setting.choices)}."
+        return Parameter(name, setting.default, words)
+    return Parameter(name, setting.default, description, setting.least, setting.most)
+
+
+def _own_parameters(kind: str) -> dict[str, Parameter]:
+    """Return the settings of one kind of planner as parameters; its variants share them."""
+    prefix = kind.partition("+")[0] + "."
+    parameters = [_parameter(setting, prefix) for setting in PLANNERS.load(kind).own_settings]
+    return {parameter.name: parameter for parameter in parameters}
+
+
+_COMMON = {setting.name: setting for setting in SamplingPlanner.settings}
 PARAMETERS = (
     ROBOT,
     Parameter("model", "gp", "Kind of dynamics model that is expected on the topic `model`."),
@@ -53,26 +82,42 @@ PARAMETERS = (
         "Use each model from exactly the tick on that it names, and wait for it there.",
     ),
     Parameter("threads", 1, "Threads of one plan.", 1, 64),
-    Parameter("samples", 500, "Candidate trajectories an iteration.", 1, 1_000_000),
-    Parameter("horizon", 25, "Steps of one control period in a plan.", 1, 1000),
-    Parameter("iterations", 1, "Improvements of the plan a tick.", 1, 100),
+    Parameter(
+        "iterations", 0, "Improvements of the plan a tick; 0: as many as suit the kind.", 0, 100
+    ),
+    *(_parameter(setting) for name, setting in _COMMON.items() if name != "iterations"),
     Parameter(
         "time_budget",
         0.6,
-        "Share of the period after which no second or further iteration is begun (not in "
+        "Share of the period that planning may take: what does not fit is left out (not in "
         "lockstep).",
         0.01,
         1.0,
     ),
-    Parameter("mppi.noise", 0.5, "Widest noise, as a share of half the range.", 1e-6, 10.0),
-    Parameter("mppi.least_noise", 0.075, "Tightest noise, likewise.", 1e-6, 10.0),
-    Parameter("mppi.noise_exponent", 1.0, "Colour of that noise: 0 white, 1 pink.", 0.0, 3.0),
+    *{
+        name: parameter
+        for kind in PLANNERS.built_in()
+        for name, parameter in _own_parameters(kind).items()
+    }.values(),
     Parameter(
-        "mppi.effective_share",
-        0.04,
-        "Share of the candidates that carry the weight: small is greedy, large averages more.",
-        1e-6,
-        0.999999,
+        "waypoints",
+        [],
+        "Goals to visit in order, one after the other in one list; empty: none.",
+        fixed=False,
+    ),
+    Parameter(
+        "waypoint_dwell",
+        0.0,
+        "Seconds within the tolerances of a way point after which the next one comes.",
+        0.0,
+        fixed=False,
+    ),
+    Parameter(
+        "goal_trajectory",
+        [],
+        "Goals over time: rows [seconds from when it is set, goal...] in one list, linear in "
+        "between; empty: none.",
+        fixed=False,
     ),
     Parameter(
         "exploration_duration",
@@ -82,6 +127,8 @@ PARAMETERS = (
     ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
 )
+
+GOAL_PARAMETERS = ("goal", "goal_weights", "waypoints", "waypoint_dwell", "goal_trajectory")
 
 _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
@@ -102,14 +149,7 @@ class MpcPlanner(ManagedNode):
         self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
         self._kind = values["model"]
-        settings = {name: values[name] for name in ("samples", "horizon", "iterations")}
-        prefix = f"{values['planner']}."
-        settings |= {
-            name.removeprefix(prefix): value
-            for name, value in values.items()
-            if name.startswith(prefix)
-        }
-        self._planner = make_planner(values["planner"], robot, **settings)
+        self._planner = self._make_planner(values)
         make_model(self._kind, robot)  # refuses an unknown kind now, not when a model comes
         self._exploration = random_actions(
             [dimension.bounds[0] for dimension in robot.command.dimensions],
@@ -158,41 +198,85 @@ class MpcPlanner(ManagedNode):
         self._preparation.start()
         self.get_logger().info("waiting for the learner and the first state")
 
+    def _make_planner(self, values: dict[str, Any]) -> Planner:
+        kind = values["planner"]
+        if kind not in PLANNERS.built_in():
+            values = values | declare(self, tuple(_own_parameters(kind).values()))
+        planner = PLANNERS.load(kind)
+        settings = {s.name: values[s.name] for s in planner.settings if s.name in _COMMON}
+        if values["iterations"] == 0:
+            del settings["iterations"]
+        prefix = kind.partition("+")[0]
+        settings |= {s.name: values[f"{prefix}.{s.name}"] for s in planner.own_settings}
+        return make_planner(kind, self._robot, **settings)
+
     # -- goal -------------------------------------------------------------------------------
 
     def _declare_goal(self) -> None:
-        names = ", ".join(self._robot.goal_names)
-        goal = Parameter("goal", self._robot.goal_default, f"Goal: [{names}].", fixed=False)
-        known = Parameter("goal_names", self._robot.goal_names, "What each goal value means.")
-        values = declare(self, (goal, known))
-        problem = self._robot.check_goal(values["goal"])
-        if problem:
-            raise ParameterError(f"parameter 'goal': {problem}")
-        self._goal = torch.tensor(list(values["goal"]), dtype=torch.float32)
+        robot = self._robot
+        names = ", ".join(robot.goal_names)
+        goal = Parameter("goal", robot.goal_default, f"Goal: [{names}].", fixed=False)
+        weights = Parameter(
+            "goal_weights",
+            [robot.cost.goal.get(name, 0.0) for name in robot.goal_names],
+            f"Weights on the distance to the goal: [{names}].",
+            fixed=False,
+        )
+        known = Parameter("goal_names", robot.goal_names, "What each goal value means.")
+        values = declare(self, (goal, weights, known))
+        self._goals = Goals(robot)
+        for name in ("goal", "goal_weights", "waypoint_dwell", "waypoints", "goal_trajectory"):
+            value = values[name] if name in values else self.get_parameter(name).value
+            if name in ("waypoints", "goal_trajectory") and not value:
+                continue  # the goal counts
+            try:
+                self._set_goal_parameter(self._goals, name, value)
+            except ValueError as error:
+                raise ParameterError(f"parameter '{name}': {error}") from None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
+    def _set_goal_parameter(self, goals: Goals, name: str, value: Any) -> None:
+        """Set what a parameter stands for; raises ValueError if it cannot be used."""
+        if name == "waypoint_dwell":
+            goals.dwell = float(value)
+            return
+        if not isinstance(value, Iterable) or isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}, expected an array of numbers")
+        try:
+            numbers = [float(number) for number in value]
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} is {value!r}, expected an array of numbers") from None
+        if name == "goal":
+            goals.set_goal(numbers)
+        elif name == "waypoints":
+            goals.set_waypoints(numbers)
+        elif name == "goal_trajectory":
+            goals.set_trajectory(numbers)
+        else:
+            weights = self._robot.check_goal_weights(numbers)
+            if goals is self._goals:  # not only tried
+                self._planner.objective.goal_weight = torch.tensor(weights)
+
     def _check_parameters(self, parameters: list[RosParameter]) -> SetParametersResult:
         for parameter in parameters:
-            if parameter.name == "goal":
-                if parameter.type_ != RosParameter.Type.DOUBLE_ARRAY:
-                    reason = f"goal is {parameter.value!r}, expected an array of numbers"
-                    return SetParametersResult(successful=False, reason=reason)
-                problem = self._robot.check_goal(parameter.value)
-                if problem:
-                    return SetParametersResult(successful=False, reason=problem)
+            if parameter.name in GOAL_PARAMETERS:
+                try:
+                    self._set_goal_parameter(Goals(self._robot), parameter.name, parameter.value)
+                except ValueError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: list[RosParameter]) -> None:
         for parameter in parameters:
-            if parameter.name == "goal":
+            if parameter.name in GOAL_PARAMETERS:
                 # The plan stays: the next tick bends it towards the new goal.
-                self._goal = torch.tensor(list(parameter.value), dtype=torch.float32)
-                self.get_logger().info(f"goal: {list(parameter.value)}")
+                self._set_goal_parameter(self._goals, parameter.name, parameter.value)
+                self.get_logger().info(f"{parameter.name}: {_shown(parameter.value)}")
 
     def _on_goal(self, message: JointState) -> None:
         try:
-            goal = self._robot.changed_goal(self._goal.tolist(), message.name, message.position)
+            goal = self._robot.changed_goal(self._goals.goal, message.name, message.position)
         except ValueError as error:
             self._rejected += 1
             self.get_logger().error(f"goal refused: {error}", throttle_duration_sec=1.0)
@@ -211,8 +295,7 @@ class MpcPlanner(ManagedNode):
             model = make_model(self._kind, self._robot)
             try:
                 info = decode(data, model, self._robot)
-                rows = torch.zeros(1, self._planner.samples, len(self._robot.action_names))
-                model.rollout(torch.zeros(len(rows[0]), len(self._robot.state_names)), rows)
+                self._planner.prepare(model)
             except SnapshotError as error:
                 self._rejected_models += 1
                 self.get_logger().error(f"model refused, the old one stays: {error}")
@@ -256,7 +339,7 @@ class MpcPlanner(ManagedNode):
             return
         self._waiting = None
         begin = time.perf_counter()
-        action = self._choose(state, model)
+        action = self._choose(stamp, state, model)
         if action is None:
             return
         self._last_action = named_values(stamp, self._robot.action_names, action)
@@ -267,21 +350,21 @@ class MpcPlanner(ManagedNode):
         self._awaiting_applied = True
         self._publish_plan(stamp)
 
-    def _choose(self, state: list[float], model: DynamicsModel) -> list[float] | None:
+    def _choose(self, stamp: int, state: list[float], model: DynamicsModel) -> list[float] | None:
         """Return the action (A,) for this state, or None to leave the robot to the guard."""
         present = torch.tensor(state, dtype=torch.float32)
+        goal = self._goals.at(stamp, state, self._planner.horizon)
+        goal_now = goal if goal.ndim == 1 else goal[0]
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
-            self._stage_cost = float(
-                self._planner.objective.stage_cost(present, action, self._goal)
-            )
+            self._stage_cost = self._planner.objective.now(present, action, goal_now)
             return [float(value) for value in action]
         start, before, fraction = self._delay.start_of_plan(present, model)
         problem = Problem(
             state=start,
-            goal=self._goal,
+            goal=goal,
             previous_action=before,
             delay_fraction=fraction,
             seed=self._seed * 1_000_003 + self._ticks,
@@ -300,7 +383,7 @@ class MpcPlanner(ManagedNode):
                 return None
             self._plan = self._plan.shifted()
         action = self._plan.actions[0]
-        self._stage_cost = float(self._planner.objective.stage_cost(present, action, self._goal))
+        self._stage_cost = self._planner.objective.now(present, action, goal_now)
         return [float(value) for value in action]
 
     def _count(self, stamp: int) -> None:
@@ -364,10 +447,13 @@ class MpcPlanner(ManagedNode):
                 "plan_ms_median": times[len(times) // 2] if times else nothing,
                 "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
                 "plan_ms_max": times[-1] if times else nothing,
-                "goal": ", ".join(f"{float(value):g}" for value in self._goal),
+                "goal": ", ".join(f"{value:g}" for value in self._goals.goal),
+                "waypoints_left": self._goals.left,
                 "stage_cost": self._stage_cost,
                 "predicted_cost": self._plan.cost if self._plan else nothing,
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
+                "iterations": self._plan.iterations if self._plan else 0,
+                "samples": self._plan.samples if self._plan else 0,
                 "delay_ms": 1e3 * self._delay.delay,
                 "model_transitions": self._models.info.transitions if self._models.info else 0,
                 "model_swap_ms_max": self._swap_ms,
@@ -377,6 +463,10 @@ class MpcPlanner(ManagedNode):
                 "rejected_models": self._rejected_models,
             },
         )
+
+
+def _shown(value: Any) -> str:
+    return str(value if isinstance(value, float) else list(value))
 
 
 def main() -> None:

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.planning.objective import Objective
-from mbrl_ros.planning.planner import Planner
+from mbrl_ros.planning.planner import Setting
+from mbrl_ros.planning.sampling import SamplingPlanner, Search, Update
 
 
-class MPPI(Planner):
+class MPPI(SamplingPlanner):
     """Average the candidates, weighted by the exponential of their negative cost.
 
     Williams et al., "Information-theoretic model predictive control" (2017), with coloured
@@ -23,58 +25,77 @@ class MPPI(Planner):
     sample size, 1 / sum of squared weights, is `effective_share` of the samples: costs keep
     their meaning whatever their unit, and one far-off candidate does not flatten the rest.
 
-    noise, least_noise: standard deviation of the widest and of the tightest candidates, as
-    shares of half the action range; the others lie between them in equal ratios, so that one
-    iteration both searches far and polishes. noise_exponent: colour of the noise, 0 (white)
-    to 3. effective_share: in (0, 1); small is greedy, large averages more.
+    The candidates' deviations lie between `noise` and `least_noise` in equal ratios, so that
+    one iteration both searches far and polishes. The control-cost term of the weights (there:
+    gamma u^T Sigma^-1 eps) is `control_weight` times the temperature.
     """
 
     kind = "mppi"
+    own_settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("noise", 0.5, "Widest noise, as a share of half the range.", 1e-6, 10.0),
+        Setting("least_noise", 0.075, "Tightest noise, likewise.", 1e-6, 10.0),
+        Setting("noise_exponent", 1.0, "Colour of that noise: 0 white, 1 pink.", 0.0, 3.0),
+        Setting(
+            "effective_share",
+            0.04,
+            "Share of the candidates that carry the weight: small is greedy, large averages more.",
+            1e-6,
+            0.999999,
+        ),
+        Setting(
+            "control_weight",
+            0.0,
+            "How much candidates far from the plan, on the side it leans to, are held back.",
+            0.0,
+            1.0,
+        ),
+    )
+    noise: float
+    least_noise: float
+    noise_exponent: float
+    effective_share: float
+    control_weight: float
 
     def __init__(
-        self,
-        objective: Objective,
-        lower: Sequence[float],
-        upper: Sequence[float],
-        samples: int = 500,
-        horizon: int = 25,
-        iterations: int = 1,
-        noise: float = 0.5,
-        least_noise: float = 0.075,
-        noise_exponent: float = 1.0,
-        effective_share: float = 0.04,
+        self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
     ) -> None:
-        super().__init__(objective, lower, upper, samples, horizon, iterations)
-        if not 0.0 < least_noise <= noise:
+        super().__init__(objective, lower, upper, **values)
+        if self.least_noise > self.noise:
             raise ValueError(
-                f"least_noise is {least_noise} and noise is {noise}, "
-                "expected 0 < least_noise <= noise"
+                f"least_noise is {self.least_noise}, expected at most noise, {self.noise}"
             )
-        if not 0.0 < effective_share < 1.0:
-            raise ValueError(f"effective_share is {effective_share}, expected between 0 and 1")
-        self.noise, self.least_noise, self.noise_exponent = noise, least_noise, noise_exponent
-        self.effective_share = effective_share
-        scales = torch.logspace(math.log10(least_noise), math.log10(noise), samples)
-        self._deviation = scales[:, None] * (self.upper - self.lower) / 2.0  # (N, A)
 
-    def propose(self, nominal: Tensor, iteration: int, generator: torch.Generator) -> Tensor:
-        """Add coloured noise to the nominal; the first candidate is the nominal itself."""
+    def propose(
+        self, search: Search, count: int, iteration: int, generator: torch.Generator
+    ) -> Tensor:
+        """Add coloured noise to the plan; the first candidate is the plan itself."""
         noise = coloured_noise(
-            self.noise_exponent, self.horizon, self.samples, self.action_dimensions, generator
+            self.noise_exponent, self.horizon, count, self.action_dimensions, generator
         )
         noise[:, 0] = 0.0
-        return torch.addcmul(nominal[:, None, :], noise, self._deviation)
+        return torch.addcmul(search.mean[:, None], noise, self._deviation(count))
 
-    def update(self, nominal: Tensor, candidates: Tensor, costs: Tensor) -> tuple[Tensor, float]:
+    def update(self, search: Search, candidates: Tensor, costs: Tensor) -> Update:
         """Average the candidates with softmax weights."""
         excess = costs - costs.min()
-        weights = _softmax_of_size(excess, self.effective_share * len(costs))
+        penalty = None
+        if self.control_weight:
+            leaning = (search.mean - (self.lower + self.upper) / 2.0)[:, None]
+            moved = (candidates - search.mean[:, None]) / self._deviation(len(costs)).square()
+            penalty = self.control_weight * (leaning * moved).sum((0, 2))
+        weights = _softmax_of_size(excess, self.effective_share * len(costs), penalty)
         effective = 1.0 / float(weights.square().sum())
-        return torch.einsum("n,hna->ha", weights, candidates), effective
+        mean = torch.einsum("n,hna->ha", weights, candidates)
+        return Update(Search(mean, search.deviation), mean, effective)
+
+    def _deviation(self, count: int) -> Tensor:
+        """Return each candidate's standard deviation, (N, A)."""
+        scales = torch.logspace(math.log10(self.least_noise), math.log10(self.noise), count)
+        return scales[:, None] * self.half_range
 
 
-def _softmax_of_size(excess: Tensor, size: float) -> Tensor:
-    """Return softmax(-excess / temperature) (N,), its effective sample size close to `size`.
+def _softmax_of_size(excess: Tensor, size: float, penalty: Tensor | None = None) -> Tensor:
+    """Return softmax(-excess / temperature - penalty) (N,), its effective size close to `size`.
 
     excess (N,) >= 0, zero for the best candidate, infinite for discarded ones. The effective
     size grows with the temperature, which is found by bisection of its logarithm.
@@ -86,7 +107,8 @@ def _softmax_of_size(excess: Tensor, size: float) -> Tensor:
     low, high = math.log(1e-6 * scale), math.log(10.0 * scale)
     for _ in range(20):
         middle = (low + high) / 2.0
-        weights = torch.softmax(excess / -math.exp(middle), dim=0)
+        logits = excess / -math.exp(middle)
+        weights = torch.softmax(logits if penalty is None else logits - penalty, dim=0)
         if float(weights.square().sum()) * size > 1.0:
             low = middle
         else:

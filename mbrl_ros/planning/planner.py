@@ -1,15 +1,14 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The loop that all planners share, and the plan that it carries from tick to tick."""
+"""What all planners share: a problem, a plan carried from tick to tick, and settings."""
 
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +30,8 @@ class Plan:
     actions (H, A) within the bounds, states (H + 1, D) predicted under them, float32.
     cost: predicted, in the objective's unit. effective_samples: how many candidates share
     the weight of the last update (1 to the sample count). discarded: candidates whose
-    prediction was not finite.
+    prediction was not finite. iterations, samples: what the time allowed, over all iterations.
+    elites (H, E, A): candidates worth starting from again, where a kind keeps some.
     """
 
     actions: Tensor
@@ -39,25 +39,34 @@ class Plan:
     cost: float
     effective_samples: float = field(default=float("nan"))
     discarded: int = 0
+    iterations: int = 0
+    samples: int = 0
+    elites: Tensor | None = None
 
     def shifted(self) -> Plan:
         """Return the plan one step later; its last action is held on."""
         return replace(
             self,
-            actions=torch.cat([self.actions[1:], self.actions[-1:]]),
-            states=torch.cat([self.states[1:], self.states[-1:]]),
+            actions=_shifted(self.actions),
+            states=_shifted(self.states),
+            elites=None if self.elites is None else _shifted(self.elites),
         )
+
+
+def _shifted(sequence: Tensor) -> Tensor:
+    return torch.cat([sequence[1:], sequence[-1:]])
 
 
 @dataclass(frozen=True)
 class Problem:
     """What a plan has to solve at one tick.
 
-    state (D,): where the plan starts. goal (G,). previous_action (A,): what is in force when
-    the plan starts. delay_fraction: the share of each period during which the action of the
-    period before is still in force, in [0, 1). seed: of all random numbers of this plan.
-    time_budget: seconds after which no further iteration is begun that would overrun it;
-    infinite where the same plan must come out on any machine.
+    state (D,): where the plan starts. goal (G,), or (H, G) where it moves. previous_action (A,):
+    what is in force when the plan starts. delay_fraction: the share of each period during which
+    the action of the period before is still in force, in [0, 1). seed: of all random numbers of
+    this plan.
+    time_budget: seconds that planning is to take at most; infinite where the same plan must
+    come out on any machine.
     """
 
     state: Tensor
@@ -68,100 +77,99 @@ class Problem:
     time_budget: float = math.inf
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A number that a planner can be set to, from `least` to `most`, or a word of `choices`.
+
+    In ROS the parameter of an own setting is `KIND.name`.
+    """
+
+    name: str
+    default: float | int | str
+    description: str
+    least: float = -math.inf
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> None:
+        """Raise ValueError, naming the setting, if it cannot have this value."""
+        if self.choices:
+            if value not in self.choices:
+                raise ValueError(f"{self.name} is '{value}', expected {', '.join(self.choices)}")
+        elif not self.least <= value <= self.most:
+            raise ValueError(f"{self.name} is {value}, expected {self.least} to {self.most}")
+
+
 class Planner(ABC):
-    """Shift the last plan, then propose, roll out, score and update a few times.
+    """Planning is a function of the problem, the model and the last plan.
 
-    Planning is a function of the problem, the model and the last plan: the same three give
-    the same plan. A kind supplies `propose` and `update`.
-
-    samples: candidates an iteration. horizon: steps of one control period. lower, upper (A,):
-    action bounds. Raises ValueError, naming the parameter, if one cannot be used.
+    The same three give the same plan, as long as the time budget is infinite.
+    lower, upper (A,): action bounds. `settings` are common to all planners that have them,
+    `own_settings` belong to one kind; the values become attributes.
+    Raises ValueError, naming the setting, if a value cannot be used.
     """
 
     kind: str
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("horizon", 25, "Steps of one control period in a plan.", 1, 1000),
+        Setting("iterations", 1, "Improvements of the plan a tick.", 1, 100),
+    )
+    own_settings: ClassVar[tuple[Setting, ...]] = ()
+    horizon: int
+    iterations: int
 
     def __init__(
-        self,
-        objective: Objective,
-        lower: Sequence[float],
-        upper: Sequence[float],
-        samples: int = 500,
-        horizon: int = 25,
-        iterations: int = 1,
+        self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
     ) -> None:
-        for name, value in (
-            ("samples", samples),
-            ("horizon", horizon),
-            ("iterations", iterations),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        settings = self.settings + self.own_settings
+        unknown = set(values) - {setting.name for setting in settings}
+        if unknown:
+            known = ", ".join(setting.name for setting in settings)
+            raise ValueError(
+                f"planner '{self.kind}' has no setting '{min(unknown)}'; it has {known}"
+            )
+        for setting in settings:
+            value = values.get(setting.name, setting.default)
+            setting.check(value)
+            setattr(self, setting.name, value)
         self.objective = objective
         self.lower = torch.tensor(lower, dtype=torch.float32)
         self.upper = torch.tensor(upper, dtype=torch.float32)
-        self.samples, self.horizon, self.iterations = samples, horizon, iterations
 
     @property
     def action_dimensions(self) -> int:
         """A."""
         return len(self.lower)
 
-    @abstractmethod
-    def propose(self, nominal: Tensor, iteration: int, generator: torch.Generator) -> Tensor:
-        """Return candidate action sequences (H, N, A) around nominal (H, A)."""
+    @property
+    def half_range(self) -> Tensor:
+        """Half the distance between the bounds, (A,)."""
+        return (self.upper - self.lower) / 2.0
 
     @abstractmethod
-    def update(self, nominal: Tensor, candidates: Tensor, costs: Tensor) -> tuple[Tensor, float]:
-        """Return a better nominal (H, A), and the effective sample count.
-
-        candidates (H, N, A) lie within the bounds; costs (N,) are infinite for discarded ones,
-        finite for at least one.
-        """
-
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
         """Plan one trajectory, warm-started from `last` (None: from the middle of the bounds).
 
         Raises PlanningError when the model's prediction is not finite for any candidate.
         """
-        generator = torch.Generator().manual_seed(problem.seed)
-        nominal = self._middle() if last is None else last.shifted().actions
-        effective, discarded, begin = float("nan"), 0, time.perf_counter()
-        for iteration in range(self.iterations):
-            elapsed = time.perf_counter() - begin
-            if iteration and elapsed * (iteration + 1) / iteration > problem.time_budget:
-                break
-            candidates = self.propose(nominal, iteration, generator)
-            torch.clamp(candidates, self.lower, self.upper, out=candidates)
-            costs = self._evaluate(problem, model, candidates)[1]
-            finite = costs.isfinite()
-            discarded += int((~finite).sum())
-            if not finite.any():
-                raise PlanningError(
-                    f"all {len(costs)} predicted trajectories hold values that are not finite"
-                )
-            costs = torch.where(finite, costs, torch.inf)
-            nominal, effective = self.update(nominal, candidates, costs)
-            torch.clamp(nominal, self.lower, self.upper, out=nominal)
-        states, costs = self._evaluate(problem, model, nominal[:, None, :])
-        if not costs.isfinite().all():
-            raise PlanningError("the planned trajectory holds values that are not finite")
-        return Plan(nominal, states[:, 0], float(costs[0]), effective, discarded)
 
-    def _middle(self) -> Tensor:
-        return ((self.lower + self.upper) / 2.0).expand(self.horizon, -1).clone()
+    def prepare(self, model: DynamicsModel) -> None:
+        """Let a new model make what it needs for the first plan, ahead of it."""
+        self._rehearse(model, rows=1)
 
-    def _evaluate(
-        self, problem: Problem, model: DynamicsModel, candidates: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Roll out candidates (H, N, A): trajectories (H + 1, N, D), costs (N,)."""
-        count = candidates.shape[1]
-        in_force = actions_in_force(problem.previous_action, candidates, problem.delay_fraction)
-        states = model.rollout(problem.state.expand(count, -1), in_force)
-        return states, self.objective.cost(states, candidates, problem.goal)
+    def _rehearse(self, model: DynamicsModel, rows: int, propagation: str = "mean") -> None:
+        states = torch.zeros(rows, model.features.state_dimensions)
+        model.rollout(states, torch.zeros(1, rows, self.action_dimensions), propagation)
+
+    def _start(self, last: Plan | None) -> Tensor:
+        """Return the actions (H, A) that planning starts from."""
+        if last is None:
+            return ((self.lower + self.upper) / 2.0).expand(self.horizon, -1).clone()
+        return last.shifted().actions
 
 
 def make_planner(kind: str, robot: RobotSpec, **settings: Any) -> Planner:
-    """Make a planner of `kind` for `robot`; settings are those of its constructor.
+    """Make a planner of `kind` for `robot`; settings are those that it declares.
 
     The kind is loaded by name (see `kinds.PLANNERS`). Raises ValueError for an unknown kind,
     or a setting that cannot be used.

@@ -142,11 +142,17 @@ class GoalDimension:
 
 @dataclass(frozen=True, config=_CONFIG)
 class SoftBound:
-    """Cost `weight` x (distance outside `bounds`)^2 on one state dimension."""
+    """Cost of leaving, or coming near to leaving, `bounds` of one state dimension.
+
+    kind: `quadratic`, weight x (distance outside)^2, or `barrier`, which rises from `margin`
+    inside the bounds on.
+    """
 
     dimension: str
     bounds: Bounds
     weight: NonNegative
+    kind: Literal["quadratic", "barrier"] = "quadratic"
+    margin: Positive = 0.1
 
     @model_validator(mode="after")
     def _check(self) -> SoftBound:
@@ -155,13 +161,40 @@ class SoftBound:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class Obstacle:
+    """What a robot that moves in a plane is to keep away from: weight x (margin - distance)^2.
+
+    plane: the two state dimensions that are its position. center: of the shape, in metres.
+    radius: of a circle. size: of a box along the two dimensions. margin: distance from which
+    on it costs nothing; it includes the robot's own radius.
+    """
+
+    shape: Literal["circle", "box"]
+    plane: tuple[str, str]
+    center: tuple[float, float]
+    weight: NonNegative
+    margin: Positive
+    radius: NonNegative = 0.0
+    size: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class Cost:
-    """Weights of the stage cost, by dimension name (see `planning.objective`)."""
+    """Weights of the stage cost, by dimension name (see `planning.objective`).
+
+    terminal: on the last state of a plan. reward: on the learned reward, which needs `reward`.
+    terms: settings of terms from other packages, by name.
+    """
 
     goal: dict[str, NonNegative]
     state: dict[str, NonNegative] = Field(default_factory=dict)
     effort: dict[str, NonNegative] = Field(default_factory=dict)
+    rate: dict[str, NonNegative] = Field(default_factory=dict)
+    terminal: dict[str, NonNegative] = Field(default_factory=dict)
     soft_bounds: tuple[SoftBound, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+    reward: NonNegative = 0.0
+    terms: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -222,6 +255,12 @@ class RobotSpec:
         _check_known("cost.goal", self.cost.goal, self.goal_names)
         _check_known("cost.state", self.cost.state, state)
         _check_known("cost.effort", self.cost.effort, action)
+        _check_known("cost.rate", self.cost.rate, action)
+        _check_known("cost.terminal", self.cost.terminal, self.goal_names)
+        for obstacle in self.cost.obstacles:
+            _check_known("cost.obstacles, plane", obstacle.plane, state)
+        if self.cost.reward and self.reward is None:
+            raise ValueError("cost.reward needs `reward`: the topic that a reward comes on")
         _check_known("cost.soft_bounds", [b.dimension for b in self.cost.soft_bounds], state)
         _check_known("success.dimension", [self.success.dimension], self.goal_names)
         return self
@@ -287,6 +326,18 @@ class RobotSpec:
                     f"[{spec.bounds[0]}, {spec.bounds[1]}]"
                 )
         return None
+
+    def check_goal_weights(self, weights: Sequence[float]) -> list[float]:
+        """Return weights (G,) on the distance to the goal; raises ValueError if not usable."""
+        if len(weights) != len(self.goal):
+            raise ValueError(
+                f"goal_weights has {len(weights)} values, expected {len(self.goal)}: "
+                f"[{', '.join(self.goal_names)}]"
+            )
+        for name, weight in zip(self.goal_names, weights, strict=True):
+            if not 0.0 <= weight < math.inf:
+                raise ValueError(f"goal weight of {name} is {weight}, expected 0 or more")
+        return [float(weight) for weight in weights]
 
     def changed_goal(
         self, goal: Sequence[float], names: Sequence[str], values: Sequence[float]

@@ -32,8 +32,10 @@ _COLUMNS = """| parameter | default | range | meaning |
 """
 
 _GOAL = """
-`mpc_planner` also has `goal`, an array of numbers in the order of the robot's `goal:` section,
-which can be changed at any time and acts at the next tick, and the read-only `goal_names`.
+`mpc_planner` also has `goal` and `goal_weights`, arrays of numbers in the order of the robot's
+`goal:` section, and the read-only `goal_names`. They, `waypoints`, `waypoint_dwell` and
+`goal_trajectory` can be changed at any time and act at the next tick, without a new start of the
+plan; of goal, way points and trajectory the one that was set last counts.
 """
 
 
@@ -65,7 +67,7 @@ def _row(parameter: Parameter) -> str:
     default = str(parameter.default)
     if isinstance(parameter.default, bool):
         default = default.lower()
-    shown = f"`{default}`" if default else "empty"
+    shown = f"`{default}`" if default not in ("", "[]") else "empty"
     return f"| `{parameter.name}` | {shown} | {span} | {parameter.description} |\n"
 
 

@@ -39,7 +39,12 @@ class Parameter:
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what rclpy enforces and tools show."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=self.fixed)
+        descriptor = ParameterDescriptor(
+            description=self.description,
+            read_only=self.fixed,
+            # An empty list has no type of its own; its node checks what it is set to.
+            dynamic_typing=self.default == [],
+        )
         low, high = self.minimum, self.maximum
         if isinstance(self.default, float) and (low is not None or high is not None):
             descriptor.floating_point_range = [

@@ -1,0 +1,334 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The iterative linear-quadratic regulator on the learned model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.objective import Objective, Steps
+from mbrl_ros.planning.planner import Plan, Planner, PlanningError, Problem, Setting
+
+_STEP_SIZES = tuple(0.5**k for k in range(10))
+_FACTOR = 4.0  # by which the regularisation changes
+_LEAST, _MOST = 1e-8, 1e8  # regularisation
+_ACCEPTED = 1e-3  # share of the expected improvement that must come true
+_CONVERGED = 1e-9  # expected improvement, as a share of the cost, that is not worth a step
+
+
+class ILQR(Planner):
+    """Linearise the model along the plan, solve the quadratic problem, and step along it.
+
+    Li and Todorov, "Iterative linear quadratic regulator design" (ICINCO 2004), with the bounds
+    in the backward pass of Tassa et al., "Control-limited differential dynamic programming"
+    (ICRA 2014). All step sizes are tried at once. Two things that a robot's plan has are part of
+    the state: the action before, for its rate and for commands that arrive late, and a goal
+    that moves. Works in double precision; finds the bottom of the valley that it starts in.
+    """
+
+    kind = "ilqr"
+    settings: ClassVar[tuple[Setting, ...]] = tuple(
+        Setting(s.name, 5, s.description, s.least, s.most) if s.name == "iterations" else s
+        for s in Planner.settings
+    )
+
+    def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
+        """Improve the last plan."""
+        return polish(self.objective, self, problem, model, self._start(last), self.iterations)
+
+
+def polish(
+    objective: Objective,
+    planner: Planner,
+    problem: Problem,
+    model: DynamicsModel,
+    actions: Tensor,
+    iterations: int,
+) -> Plan:
+    """Improve actions (H, A) by at most so many iterations, within the problem's time budget.
+
+    Raises PlanningError if the trajectory to start from is not finite.
+    """
+    begin = time.perf_counter()
+    system = _System(objective, planner, problem, model)
+    current = system.roll_out(actions.double())
+    if not math.isfinite(current.cost):
+        raise PlanningError("the trajectory to improve holds values that are not finite")
+    regularisation, done = _LEAST, 0
+    expansion: _Expansion | None = None
+    for iteration in range(iterations):
+        elapsed = time.perf_counter() - begin
+        if iteration and elapsed * (iteration + 1) / iteration > problem.time_budget:
+            break
+        done += 1
+        if expansion is None:
+            expansion = system.expand(current)
+        policy = system.backward(expansion, current, regularisation)
+        if policy is None:
+            regularisation *= _FACTOR**2
+            continue
+        if policy.expected(1.0) < _CONVERGED * (abs(current.cost) + 1.0):
+            break
+        best = system.search(current, policy)
+        if best is None:
+            regularisation *= _FACTOR**2
+            if regularisation > _MOST:
+                break
+            continue
+        current, expansion = best, None
+        regularisation = max(regularisation / _FACTOR, _LEAST)
+    return Plan(
+        torch.clamp(current.actions.float(), planner.lower, planner.upper),
+        current.states.float(),
+        current.cost,
+        iterations=done,
+    )
+
+
+@dataclass(frozen=True)
+class _Trajectory:
+    actions: Tensor  # (H, A)
+    states: Tensor  # (H + 1, D)
+    before: Tensor  # (H, A), of the step before
+    cost: float
+
+
+@dataclass(frozen=True)
+class _Expansion:
+    """Derivatives along a trajectory.
+
+    jacobian (H, D, D + 2A): of the next state by state, action before and action. gradient
+    (H, 2D + 2A), hessian: of the stage cost by state, next state, action before and action.
+    last_gradient (D,), last_hessian: of the terminal cost.
+    """
+
+    jacobian: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray
+    last_gradient: np.ndarray
+    last_hessian: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """Changes of action: step size x open (H, A) + feedback (H, A, D + A) x change of state."""
+
+    open: Tensor
+    feedback: Tensor
+    linear: float
+    quadratic: float
+
+    def expected(self, size: float) -> float:
+        """Return the improvement that the quadratic problem promises, >= 0."""
+        return -(size * self.linear + 0.5 * size * size * self.quadratic)
+
+
+class _System:
+    """The problem as a discrete system whose state is that of the robot and the action before."""
+
+    def __init__(
+        self, objective: Objective, planner: Planner, problem: Problem, model: DynamicsModel
+    ) -> None:
+        self._objective, self._model = objective, model
+        self._start = problem.state.double()
+        self._previous = problem.previous_action.double()
+        self._late = problem.delay_fraction
+        goal = problem.goal.double()
+        self._goal = goal if goal.ndim == 2 else goal.expand(planner.horizon, -1)
+        self._lower, self._upper = planner.lower.double(), planner.upper.double()
+        self._size, self._actions = len(self._start), len(self._lower)
+
+    def roll_out(self, actions: Tensor) -> _Trajectory:
+        """Follow actions (H, A)."""
+        found = self._follow(actions[:, None], None, None, (0.0,))
+        return found[0]
+
+    def search(self, current: _Trajectory, policy: _Policy) -> _Trajectory | None:
+        """Return the best of all step sizes, or None if none improves as promised."""
+        found = self._follow(current.actions[:, None], current, policy, _STEP_SIZES)
+        best = None
+        for size, trajectory in zip(_STEP_SIZES, found, strict=True):
+            gained = current.cost - trajectory.cost
+            if not gained > _ACCEPTED * policy.expected(size):
+                continue
+            if best is None or trajectory.cost < best.cost:
+                best = trajectory
+        return best
+
+    def _follow(
+        self,
+        actions: Tensor,
+        current: _Trajectory | None,
+        policy: _Policy | None,
+        sizes: tuple[float, ...],
+    ) -> list[_Trajectory]:
+        count = len(sizes)
+        step = self._model.stepper("mean", count)
+        scale = torch.tensor(sizes, dtype=torch.float64)[:, None]
+        state, before = self._start.expand(count, -1), self._previous.expand(count, -1)
+        states, chosen, earlier = [state], [], []
+        with torch.no_grad():
+            for t in range(len(actions)):
+                action = actions[t].expand(count, -1)
+                if policy is not None and current is not None:
+                    away = torch.cat([state - current.states[t], before - current.before[t]], 1)
+                    action = action + scale * policy.open[t] + away @ policy.feedback[t].T
+                    action = torch.clamp(action, self._lower, self._upper)
+                in_force = torch.lerp(action, before, self._late)
+                state = step(state, in_force).double()
+                states.append(state)
+                chosen.append(action)
+                earlier.append(before)
+                before = action
+            stacked, taken = torch.stack(states), torch.stack(chosen)
+            costs = self._objective.cost(
+                stacked, taken, self._goal, self._previous, self._model
+            ).tolist()
+        earlier_actions = torch.stack(earlier)
+        return [
+            _Trajectory(taken[:, i], stacked[:, i], earlier_actions[:, i], costs[i])
+            if math.isfinite(costs[i])
+            else _Trajectory(taken[:, i], stacked[:, i], earlier_actions[:, i], math.inf)
+            for i in range(count)
+        ]
+
+    def expand(self, current: _Trajectory) -> _Expansion:
+        """Differentiate model and cost along a trajectory."""
+        late = self._late
+        in_force = torch.lerp(current.actions, current.before, late)
+        by_state, by_action = self._model.linearise(current.states[:-1], in_force)
+        jacobian = torch.cat([by_state, late * by_action, (1.0 - late) * by_action], 2)
+        gradient, hessian = self._cost_derivatives(current)
+        last = current.states[-1:].clone()
+        goal = self._goal[-1:]
+        slope, bend = _derivatives(lambda x: self._objective.terminal_cost(x[0], goal), [last])
+        return _Expansion(
+            jacobian.double().numpy(),
+            gradient.numpy(),
+            hessian.numpy(),
+            slope[0].numpy(),
+            bend[0].numpy(),
+        )
+
+    def _cost_derivatives(self, current: _Trajectory) -> tuple[Tensor, Tensor]:
+        def cost(parts: list[Tensor]) -> Tensor:
+            start, state, before, action = parts
+            return self._objective.stage_cost(
+                Steps(start, action, state, before, self._goal, self._model)
+            )
+
+        parts = [current.states[:-1], current.states[1:], current.before, current.actions]
+        return _derivatives(cost, parts)
+
+    def backward(
+        self, expansion: _Expansion, current: _Trajectory, regularisation: float
+    ) -> _Policy | None:
+        """Solve the quadratic problem from the end to the beginning; None if it is not convex."""
+        d, a = self._size, self._actions
+        horizon = len(current.actions)
+        open_loop, feedback = np.zeros((horizon, a)), np.zeros((horizon, a, d + a))
+        value, curvature = np.zeros(d + a), np.zeros((d + a, d + a))
+        value[:d], curvature[:d, :d] = expansion.last_gradient, expansion.last_hessian
+        linear = quadratic = 0.0
+        actions = current.actions.numpy()
+        lower, upper = self._lower.numpy() - actions, self._upper.numpy() - actions
+        # From changes of (state, action before, action) to those of all that the cost sees,
+        # ordered (state, next state, action before, action).
+        chain = np.zeros((2 * d + 2 * a, d + 2 * a))
+        chain[:d, :d] = np.eye(d)
+        chain[2 * d :, d:] = np.eye(2 * a)
+        # The next step's state is (next state, action).
+        following = np.r_[d : 2 * d, 2 * d + a : 2 * d + 2 * a]
+        for t in range(horizon - 1, -1, -1):
+            slope, bend = expansion.gradient[t].copy(), expansion.hessian[t].copy()
+            slope[following] += value
+            bend[np.ix_(following, following)] += curvature
+            chain[d : 2 * d] = expansion.jacobian[t]
+            slope, bend = chain.T @ slope, chain.T @ bend @ chain
+            q, qq = slope[d + a :], bend[d + a :, d + a :]
+            cross = bend[d + a :, : d + a]
+            solved = _bounded(qq + regularisation * np.eye(a), q, lower[t], upper[t], open_loop[t])
+            if solved is None:
+                return None
+            step, free, inverse = solved
+            gain = np.zeros((a, d + a))
+            gain[free] = -inverse @ cross[free]
+            open_loop[t], feedback[t] = step, gain
+            linear += step @ q
+            quadratic += step @ qq @ step
+            value = slope[: d + a] + gain.T @ qq @ step + gain.T @ q + cross.T @ step
+            curvature = bend[: d + a, : d + a] + gain.T @ qq @ gain
+            curvature = curvature + gain.T @ cross + cross.T @ gain
+            curvature = 0.5 * (curvature + curvature.T)
+        return _Policy(torch.from_numpy(open_loop), torch.from_numpy(feedback), linear, quadratic)
+
+
+def _derivatives(
+    cost: Callable[[list[Tensor]], Tensor], parts: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return gradient (H, n) and Hessian (H, n, n) of costs (H,) by parts (H, n_i)."""
+    leaves = [part.detach().clone().requires_grad_() for part in parts]
+    sizes = [part.shape[1] for part in leaves]
+    count, total = len(leaves[0]), sum(sizes)
+    gradient = torch.zeros(count, total, dtype=torch.float64)
+    hessian = torch.zeros(count, total, total, dtype=torch.float64)
+    offsets = np.cumsum([0, *sizes])
+    with torch.enable_grad():
+        value = cost(leaves).sum()
+        if not value.requires_grad:
+            return gradient, hessian
+        slopes = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
+        for slope, row in zip(slopes, offsets, strict=False):
+            gradient[:, row : row + slope.shape[1]] = slope.detach()
+            if not slope.requires_grad:
+                continue
+            for i in range(slope.shape[1]):
+                bends = torch.autograd.grad(
+                    slope[:, i].sum(), leaves, retain_graph=True, materialize_grads=True
+                )
+                hessian[:, row + i] = torch.cat(bends, dim=1)
+    return gradient, hessian
+
+
+def _bounded(
+    hessian: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Minimise x^T hessian x / 2 + gradient^T x within the bounds, by projected Newton steps.
+
+    Returns x, which of its entries are free, and the inverse of the free part of the Hessian;
+    None if that is not positive definite. Tassa et al. (2014), section IV.
+    """
+    x = np.clip(x, lower, upper)
+    for _ in range(20):
+        slope = gradient + hessian @ x
+        held = ((x <= lower) & (slope > 0.0)) | ((x >= upper) & (slope < 0.0))
+        free = ~held
+        part = hessian[np.ix_(free, free)]
+        try:
+            np.linalg.cholesky(part)
+        except np.linalg.LinAlgError:
+            return None
+        inverse = np.linalg.inv(part)
+        step = np.zeros_like(x)
+        step[free] = -inverse @ slope[free]
+        if np.abs(step).max(initial=0.0) < 1e-10 * (1.0 + np.abs(x).max()):
+            break
+        size, cost = 1.0, 0.5 * x @ hessian @ x + gradient @ x
+        while size > 1e-8:
+            moved = np.clip(x + size * step, lower, upper)
+            if 0.5 * moved @ hessian @ moved + gradient @ moved < cost:
+                break
+            size *= 0.5
+        else:
+            break
+        x = moved
+    return x, free, inverse

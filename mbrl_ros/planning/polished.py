@@ -1,0 +1,58 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling finds the basin, iLQR goes to its bottom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import ClassVar
+
+from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.icem import ICEM
+from mbrl_ros.planning.ilqr import polish
+from mbrl_ros.planning.mppi import MPPI
+from mbrl_ros.planning.planner import Plan, PlanningError, Problem, Setting
+from mbrl_ros.planning.sampling import SamplingPlanner
+
+_POLISH = (
+    Setting("polish_iterations", 2, "Iterations of iLQR that follow the sampling.", 0, 100),
+    Setting("polish_share", 0.5, "Share of the time budget that is left to them.", 0.0, 0.95),
+)
+
+
+class _Polished(SamplingPlanner):
+    polish_iterations: int
+    polish_share: float
+
+    def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
+        """Sample, then polish within the time left; keep the better of the two."""
+        begin = time.perf_counter()
+        hurried = replace(problem, time_budget=problem.time_budget * (1.0 - self.polish_share))
+        sampled = super().plan(hurried, model, last)
+        left = replace(problem, time_budget=problem.time_budget - (time.perf_counter() - begin))
+        if left.time_budget <= 0.0:
+            return sampled
+        try:
+            better = polish(
+                self.objective, self, left, model, sampled.actions, self.polish_iterations
+            )
+        except PlanningError:
+            return sampled
+        if better.cost >= sampled.cost:
+            return sampled
+        return replace(sampled, actions=better.actions, states=better.states, cost=better.cost)
+
+
+class PolishedICEM(_Polished, ICEM):
+    """iCEM, then iLQR from the best candidate."""
+
+    kind = "icem+ilqr"
+    own_settings: ClassVar[tuple[Setting, ...]] = ICEM.own_settings + _POLISH
+
+
+class PolishedMPPI(_Polished, MPPI):
+    """MPPI, then iLQR from the weighted average."""
+
+    kind = "mppi+ilqr"
+    own_settings: ClassVar[tuple[Setting, ...]] = MPPI.own_settings + _POLISH

@@ -1,0 +1,237 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of planners that draw candidates: propose, roll out, score, update."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.planning.objective import Objective
+from mbrl_ros.planning.planner import (
+    Plan,
+    Planner,
+    PlanningError,
+    Problem,
+    Setting,
+    actions_in_force,
+)
+
+RISKS = ("mean", "deviation", "cvar")
+# Where time is short, candidates are left out by whole parts of all of them, so that buffers
+# are made for few sizes only.
+_PARTS = 8
+# How much each new measurement of time a candidate counts.
+_GAIN = 0.2
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where candidates are drawn: around mean (H, A), with deviation (H, A).
+
+    elites (H, E, A): good candidates so far, or None.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    elites: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an iteration came to: where to search next, and the actions (H, A) to send.
+
+    effective_samples: how many candidates share the weight.
+    """
+
+    search: Search
+    actions: Tensor
+    effective_samples: float
+
+
+class SamplingPlanner(Planner):
+    """Draws candidates a few times, each time nearer to the good ones; a kind says how.
+
+    Every candidate is rolled out as `particles` particles; `risk` makes one cost of theirs.
+    """
+
+    settings: ClassVar[tuple[Setting, ...]] = (
+        Setting("samples", 500, "Candidate trajectories an iteration.", 1, 1_000_000),
+        *Planner.settings,
+        Setting(
+            "propagation",
+            "auto",
+            "How a rollout carries the model's uncertainty, see docs/architecture.md; auto: as "
+            "suits the model.",
+            choices=("auto", *PROPAGATIONS),
+        ),
+        Setting(
+            "particles", 1, "Particles a candidate; 1 with propagation `auto` or `mean`.", 1, 1000
+        ),
+        Setting(
+            "risk",
+            "mean",
+            "One cost of many particles: their mean, the mean plus `risk_weight` deviations, or "
+            "the mean of the worst share of `risk_weight` (cvar).",
+            choices=RISKS,
+        ),
+        Setting("risk_weight", 0.5, "See `risk`.", 0.0, 100.0),
+    )
+    samples: int
+    propagation: str
+    particles: int
+    risk: str
+    risk_weight: float
+
+    def __init__(
+        self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
+    ) -> None:
+        super().__init__(objective, lower, upper, **values)
+        if self.propagation in ("auto", "mean") and self.particles > 1:
+            raise ValueError(
+                f"particles is {self.particles}, expected 1 with propagation {self.propagation}"
+            )
+        if self.risk == "cvar" and not 0.0 < self.risk_weight <= 1.0:
+            raise ValueError(
+                f"risk_weight is {self.risk_weight}, expected a share above 0 and up to 1"
+            )
+        self._seconds = math.nan  # that one candidate takes
+
+    def search(self, last: Plan | None) -> Search:
+        """Return where the first candidates of a tick are drawn."""
+        mean = self._start(last)
+        elites = None if last is None else last.shifted().elites
+        return Search(mean, torch.zeros_like(mean), elites)
+
+    @abstractmethod
+    def propose(
+        self, search: Search, count: int, iteration: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return about `count` candidate action sequences (H, N, A)."""
+
+    @abstractmethod
+    def update(self, search: Search, candidates: Tensor, costs: Tensor) -> Update:
+        """Learn from an iteration.
+
+        candidates (H, N, A) lie within the bounds; costs (N,) are infinite for discarded ones,
+        finite for at least one.
+        """
+
+    def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
+        """Iterate as often, with as many candidates, as the time budget allows."""
+        begin = time.perf_counter()
+        generator = torch.Generator().manual_seed(problem.seed)
+        search, update = self.search(last), None
+        discarded = evaluated = iterations = 0
+        for iteration in range(self.iterations):
+            count = self._affordable(problem.time_budget - (time.perf_counter() - begin))
+            if count == 0:
+                if update is not None:
+                    break
+                count = -(-self.samples // _PARTS)  # the least that can be called planning
+            candidates = self.propose(search, count, iteration, generator)
+            torch.clamp(candidates, self.lower, self.upper, out=candidates)
+            costs = self._costs(problem, model, candidates, generator)
+            finite = costs.isfinite()
+            discarded += int((~finite).sum())
+            evaluated += len(costs)
+            iterations += 1
+            if not finite.any():
+                raise PlanningError(
+                    f"all {len(costs)} predicted trajectories hold values that are not finite"
+                )
+            update = self.update(search, candidates, torch.where(finite, costs, torch.inf))
+            search = replace(
+                update.search, mean=torch.clamp(update.search.mean, self.lower, self.upper)
+            )
+        assert update is not None
+        actions = torch.clamp(update.actions, self.lower, self.upper)
+        states = self._rollout(problem, model, actions[:, None])
+        cost = self._score(problem, model, states, actions[:, None])
+        if not cost.isfinite().all():
+            raise PlanningError("the planned trajectory holds values that are not finite")
+        return Plan(
+            actions,
+            states[:, 0],
+            float(cost[0]),
+            update.effective_samples,
+            discarded,
+            iterations,
+            evaluated,
+            search.elites,
+        )
+
+    def prepare(self, model: DynamicsModel) -> None:
+        """Let a new model make its buffers for all candidates, and for one trajectory."""
+        super().prepare(model)
+        self._rehearse(model, self.samples * self.particles, self._propagation(model))
+
+    def _propagation(self, model: DynamicsModel) -> str:
+        return model.planning_propagation if self.propagation == "auto" else self.propagation
+
+    def _affordable(self, seconds: float) -> int:
+        """Return how many candidates can be evaluated in so many seconds."""
+        if math.isinf(seconds):
+            return self.samples
+        if math.isnan(self._seconds):
+            return -(-self.samples // _PARTS)  # to measure with
+        parts = min(math.floor(seconds / (self._seconds * self.samples) * _PARTS), _PARTS)
+        return max(self.samples * parts // _PARTS, 0)
+
+    def _costs(
+        self,
+        problem: Problem,
+        model: DynamicsModel,
+        candidates: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Roll out and score candidates (H, N, A): costs (N,), not finite where a particle is."""
+        begin = time.perf_counter()
+        particles = candidates
+        if self.particles > 1:
+            particles = candidates.repeat_interleave(self.particles, dim=1)
+        states = self._rollout(problem, model, particles, self._propagation(model), generator)
+        costs = self._score(problem, model, states, particles)
+        if self.particles > 1:
+            costs = self._risked(costs.view(-1, self.particles))
+        seconds = (time.perf_counter() - begin) / candidates.shape[1]
+        if math.isnan(self._seconds):
+            self._seconds = seconds
+        self._seconds += _GAIN * (seconds - self._seconds)
+        return costs
+
+    def _score(
+        self, problem: Problem, model: DynamicsModel, states: Tensor, actions: Tensor
+    ) -> Tensor:
+        return self.objective.cost(states, actions, problem.goal, problem.previous_action, model)
+
+    def _risked(self, costs: Tensor) -> Tensor:
+        """Return one cost (N,) of costs (N, P)."""
+        if self.risk == "mean":
+            return costs.mean(1)
+        if self.risk == "deviation":
+            return costs.mean(1) + self.risk_weight * costs.std(1)
+        worst = max(round(self.risk_weight * costs.shape[1]), 1)
+        # A cost that is not a number must not be sorted away.
+        chosen = costs.topk(worst, dim=1).values.mean(1)
+        return torch.where(costs.isfinite().all(1), chosen, torch.nan)
+
+    def _rollout(
+        self,
+        problem: Problem,
+        model: DynamicsModel,
+        actions: Tensor,
+        propagation: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        in_force = actions_in_force(problem.previous_action, actions, problem.delay_fraction)
+        start = problem.state.expand(actions.shape[1], -1)
+        return model.rollout(start, in_force, propagation, generator)
