@@ -14,16 +14,17 @@ _MOST_PERSISTENT = 0.99
 _LEAST_PAIRS = 10  # of consecutive steps, to see how errors persist
 
 
-def noise_factor(error: Tensor, unknown: Tensor, noise: Tensor) -> Tensor:
+def noise_factor(error: Tensor, unknown: Tensor, noise: Tensor, block: int = 1) -> Tensor:
     """Return the factors (K,) on the noise with which 90 % intervals cover held-out errors.
 
     error (N, K); unknown, noise (N, K): variance of what the model does not know, and of the
     noise. An interval covers an error if the factor is at least ((error / z)^2 - unknown) /
     noise. Of these a quantile is taken, a little higher for few rows, as in split conformal
-    prediction (Vovk et al., 2005).
+    prediction (Vovk et al., 2005). block: rows in a row that were held out together, whose errors
+    are so much alike that they count as one.
     """
     needed = (((error / _Z).square() - unknown) / noise).double()
-    level = min(1.0, _INTERVAL * (1.0 + 1.0 / len(error)))
+    level = min(1.0, _INTERVAL * (1.0 + block / len(error)))
     return torch.quantile(needed, level, dim=0).clamp(*_FACTORS)
 
 

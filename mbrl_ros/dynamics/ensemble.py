@@ -364,7 +364,7 @@ class Ensemble(DynamicsModel):
         trial.loss[better] = loss[better]
         error, noise = trial.mean.mean(0) - trial.targets, trial.variance.mean(0)
         unknown = trial.mean.var(0, correction=0)
-        self._noise_factor = noise_factor(error, unknown, noise)
+        self._noise_factor = noise_factor(error, unknown, noise, _HELD_OUT_BLOCK)
         variance = unknown + self._noise_factor * noise
         self._persistence = noise_persistence(error, variance, trial.pairs)
         if float(trial.loss.mean()) < trial.goal:
