@@ -304,7 +304,7 @@ def _rows(task: str, entrant: _Entrant) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Lay rows out for the terminal, within 80 columns."""
-    result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    result = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     formats = ("{}", "{}", "{}", "{}", "{:.4f}", "{:.3f}", "{:.2f}", "{:.2f}")
     for i, column in enumerate(fields(Row)):
         result.add_column(column.name, justify="right" if i > 2 else "left", no_wrap=True)
