@@ -83,7 +83,7 @@ class Effort:
     predictions: int
 
 
-QUICK = Effort(False, training_s=3.0, fit_steps=100, starts=20, updates=5, predictions=15)
+QUICK = Effort(False, training_s=2.0, fit_steps=100, starts=10, updates=5, predictions=15)
 FULL = Effort(True, training_s=60.0, fit_steps=200, starts=200, updates=20, predictions=50)
 
 
