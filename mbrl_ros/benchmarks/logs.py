@@ -263,7 +263,7 @@ TASKS = {
     for task in (
         Task("cartpole", lambda: load_robot("cartpole"), _cartpole, 30, 10, 8, 4),
         Task("arm2", lambda: load_robot("arm2"), _arm2, 30, 10, 8, 4),
-        Task("half_cheetah", _half_cheetah_robot, _half_cheetah, 50, 10, 10, 4),
+        Task("half_cheetah", _half_cheetah_robot, _half_cheetah, 50, 10, 6, 3),
     )
 }
 

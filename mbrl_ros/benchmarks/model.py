@@ -83,7 +83,7 @@ class Effort:
     predictions: int
 
 
-QUICK = Effort(False, training_s=3.0, fit_steps=100, starts=20, updates=5, predictions=15)
+QUICK = Effort(False, training_s=2.0, fit_steps=100, starts=10, updates=5, predictions=15)
 FULL = Effort(True, training_s=60.0, fit_steps=200, starts=200, updates=20, predictions=50)
 
 
@@ -304,7 +304,7 @@ def _rows(task: str, entrant: _Entrant) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Lay rows out for the terminal, within 80 columns."""
-    result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    result = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     formats = ("{}", "{}", "{}", "{}", "{:.4f}", "{:.3f}", "{:.2f}", "{:.2f}")
     for i, column in enumerate(fields(Row)):
         result.add_column(column.name, justify="right" if i > 2 else "left", no_wrap=True)
