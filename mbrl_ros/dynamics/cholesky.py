@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg.blas import dtpsv
 from torch import Tensor
 
@@ -15,12 +14,12 @@ _JITTERS = (0.0, 1e-6, 1e-4, 1e-2)
 
 
 class GrowingCholesky:
-    """Lower factors L of K covariance matrices (K, n, n), and the weights of a regression.
+    """Lower factors L of K covariance matrices (K, n, n), and L^-1 times their targets (K, n).
 
-    weights (K, n): the inverse covariance times the targets (K, n). Appending a row costs
-    O(n^2), not the O(n^3) of starting again (Rasmussen and Williams, 2006, appendix A.3). The
-    rows of a factor lie one after the other in one vector (BLAS's packed storage), so that a
-    new one is written behind the last and nothing is moved.
+    Appending a row costs O(n^2), not the O(n^3) of starting again (Rasmussen and Williams,
+    2006, appendix A.3): one triangular solve; `weights` costs another. The rows of a factor lie
+    one after the other in one vector (BLAS's packed storage), so that a new one is written
+    behind the last and nothing is moved.
 
     Raises ValueError if a matrix is not positive definite even with the largest jitter.
     """
@@ -29,43 +28,49 @@ class GrowingCholesky:
         lower = factorise(covariance)
         self.size = covariance.shape[-1]
         self._lower: Tensor | None = lower
-        self._weights = torch.cholesky_solve(targets[:, :, None], lower)[:, :, 0].numpy()
+        solved = torch.linalg.solve_triangular(lower, targets[:, :, None], upper=False)
+        self._solved = solved[:, :, 0].numpy()
         rows = np.tril_indices(self.size)
+        # Room for more rows: beyond n (n + 1) / 2 entries a vector means nothing.
         self._packed = [factor[rows] for factor in lower.numpy()]
 
-    def append(self, cross: Tensor, corner: Tensor, targets: Tensor) -> None:
+    def append(
+        self, cross: NDArray[np.float64], corner: NDArray[np.float64], targets: NDArray[np.float64]
+    ) -> None:
         """Take in one more row: its covariance with those before (K, n) and its own (K,).
 
         targets (K,): the value observed there. Raises ValueError, leaving all as it was, if a
         larger matrix is not positive definite.
         """
-        size, used = self.size, self.size * (self.size + 1) // 2
-        kernels, values = cross.numpy(), targets.tolist()
-        rows, solved = [], []
-        for packed, right in zip(self._packed, kernels, strict=True):
-            # L^-1 right and L^-T L^-1 right, one after the other while L is in the cache. Rows
-            # of L are columns of the upper factor that BLAS expects.
-            rows.append(dtpsv(size, packed[:used], right, trans=1))
-            solved.append(dtpsv(size, packed[:used], rows[-1]))
-        pivots = [own - row @ row for own, row in zip(corner.tolist(), rows, strict=True)]
-        if min(pivots) <= 0.0:
+        used = self.size * (self.size + 1) // 2
+        rows = np.stack([self._solve(k, right, trans=1) for k, right in enumerate(cross)])
+        pivots = corner - np.einsum("kn,kn->k", rows, rows)
+        if pivots.min() <= 0.0:
             raise ValueError("the larger covariance is not positive definite")
-        weights = np.empty((len(rows), size + 1))
-        for k, (row, pivot) in enumerate(zip(rows, pivots, strict=True)):
-            last = (values[k] - kernels[k] @ self._weights[k]) / pivot
-            np.subtract(self._weights[k], last * solved[k], out=weights[k, :size])
-            weights[k, size] = last
-            end = used + size + 1
-            if end > len(self._packed[k]):  # room for more: a vector means nothing beyond `used`
-                self._packed[k] = np.resize(self._packed[k], end * 3 // 2)
-            self._packed[k][used : end - 1] = row
-            self._packed[k][end - 1] = math.sqrt(pivot)
-        self._weights, self.size, self._lower = weights, size + 1, None
+        roots = np.sqrt(pivots)
+        last = (targets - np.einsum("kn,kn->k", rows, self._solved)) / roots
+        end = used + self.size + 1
+        for k, packed in enumerate(self._packed):
+            if end > len(packed):
+                packed = self._packed[k] = np.resize(packed, end * 3 // 2)
+            packed[used : end - 1] = rows[k]
+            packed[end - 1] = roots[k]
+        self._solved = np.concatenate([self._solved, last[:, None]], axis=1)
+        self.size, self._lower = self.size + 1, None
 
-    @property
     def weights(self) -> Tensor:
-        """The inverse covariance times the targets, (K, n)."""
-        return torch.from_numpy(self._weights)
+        """Return the inverse covariance times the targets, (K, n)."""
+        solved = [self._solve(k, right, trans=0) for k, right in enumerate(self._solved)]
+        return torch.from_numpy(np.stack(solved))
+
+    def _solve(self, output: int, right: NDArray[np.float64], trans: int) -> NDArray[np.float64]:
+        """Return L^-1 right (trans 1) or L^-T right (trans 0).
+
+        Rows of L are columns of the upper factor that BLAS expects.
+        """
+        packed = self._packed[output][: self.size * (self.size + 1) // 2]
+        solved: NDArray[np.float64] = dtpsv(self.size, packed, right, trans=trans)
+        return solved
 
     @property
     def lower(self) -> Tensor:

@@ -7,7 +7,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -36,19 +38,34 @@ class FeatureMap:
         self.plain = [i for i, flag in enumerate(self.angle_mask) if not flag]
         self.angles = [i for i, flag in enumerate(self.angle_mask) if flag]
         self.size = self.state_dimensions + len(self.angles) + action_dimensions
+        # As tensors: selecting by a list takes several times as long.
+        self._plain_index, self._angle_index = torch.tensor(self.plain), torch.tensor(self.angles)
+        self._mask = torch.tensor(self.angle_mask)
 
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return model inputs (..., F) of states (..., D) and actions (..., A)."""
         if not self.angles:
             return torch.cat([states, actions], dim=-1)
-        angles = states[..., self.angles]
-        return torch.cat(
-            [states[..., self.plain], torch.sin(angles), torch.cos(angles), actions], dim=-1
-        )
+        plain = states.index_select(-1, self._plain_index)
+        angles = states.index_select(-1, self._angle_index)
+        return torch.cat([plain, torch.sin(angles), torch.cos(angles), actions], dim=-1)
 
     def deltas(self, states: Tensor, next_states: Tensor) -> Tensor:
         """Return next_states - states (..., D), angles by the shorter way round."""
         deltas = next_states - states
+        return torch.where(self._mask, wrap_angle(deltas), deltas) if self.angles else deltas
+
+    def example(
+        self, state: NDArray[np.float64], action: NDArray[np.float64], after: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return inputs (F,) and deltas (D,) of one step, as the other two do.
+
+        In NumPy, which is several times as fast for so few numbers.
+        """
+        angles = state[self.angles]
+        inputs = np.concatenate([state[self.plain], np.sin(angles), np.cos(angles), action])
+        deltas = after - state
         if self.angles:
-            deltas[..., self.angles] = wrap_angle(deltas[..., self.angles])
-        return deltas
+            turned = deltas[self.angles]
+            deltas[self.angles] = np.remainder(turned + math.pi, 2.0 * math.pi) - math.pi
+        return inputs, deltas

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl_ros.dynamics.cholesky import GrowingCholesky
@@ -36,29 +38,43 @@ class GaussianProcess(KernelModel):
         self._factor: GrowingCholesky | None = None  # made when asked for
 
     def _extend(self, new: Transitions) -> bool:
-        if len(self._inputs) + len(new) > 1.25 * self.max_points:
+        known = len(self._inputs)
+        if known + len(new) > 1.25 * self.max_points:
             return False
         factor, hyperparameters = self._grown(), self._hyperparameters
         self._factor = None  # until all are in: a failure may leave it half grown
-        inputs, targets = self._normalised(new)
-        inputs = torch.cat([self._inputs, inputs])
-        corner = hyperparameters.signal + hyperparameters.noise
-        for row in targets:
-            cross = hyperparameters.cross(inputs[: factor.size], inputs[factor.size])
+        corner = (hyperparameters.signal + hyperparameters.noise).numpy()
+        inputs, targets = self._rows(new)
+        points = np.concatenate([self._inputs.numpy(), inputs])
+        for row, target in enumerate(targets, start=known):
             try:
-                factor.append(cross, corner, row)
+                factor.append(hyperparameters.cross(points[:row], points[row]), corner, target)
             except ValueError:
                 return False
-        self._inputs, self._targets = inputs, torch.cat([self._targets, targets])
-        self._factor, self._weights = factor, factor.weights
+        self._inputs = torch.from_numpy(points)
+        self._targets = torch.from_numpy(np.concatenate([self._targets.numpy(), targets]))
+        self._factor, self._made_weights = factor, None
         return True
+
+    def _rows(self, new: Transitions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return normalised inputs (N, F) and targets (N, K) of a few transitions, quickly."""
+        states, actions, after, rewards = (tensor.numpy() for tensor in new.tensors())
+        examples = [
+            self.features.example(*row) for row in zip(states, actions, after, strict=True)
+        ]
+        inputs = np.stack([example[0] for example in examples])
+        targets = np.concatenate([np.stack([example[1] for example in examples]), rewards], 1)
+        inputs = (inputs - self._input.mean.numpy()) / self._input.scale.numpy()
+        return inputs, (targets - self._target.mean.numpy()) / self._target.scale.numpy()
 
     def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
         chosen = self._informative(inputs, self.max_points)
         self._inputs, self._targets = inputs[chosen], targets[chosen]
-        self._factor = None
-        self._weights = self._grown().weights
+        self._factor = self._made_weights = None
         return chosen
+
+    def _make_weights(self) -> Tensor:
+        return self._grown().weights()
 
     def _held_out_errors(
         self, inputs: Tensor, targets: Tensor, chosen: Tensor

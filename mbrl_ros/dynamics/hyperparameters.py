@@ -7,7 +7,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl_ros.dynamics.cholesky import factorise
@@ -59,10 +61,14 @@ class Hyperparameters:
         distance = torch.baddbmm(squares, a, b.mT, alpha=-2.0).clamp_min_(0.0)
         return distance.mul_(-0.5).add_(self.log_signal[:, None, None]).exp_()
 
-    def cross(self, inputs: Tensor, point: Tensor) -> Tensor:
+    def cross(
+        self, inputs: NDArray[np.float64], point: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Return the covariance of the signal at inputs (n, F) and at one point (F,): (K, n)."""
-        distance = torch.exp(-2.0 * self.log_lengthscale) @ (inputs - point).square_().T
-        return distance.mul_(-0.5).add_(self.log_signal[:, None]).exp_()
+        distance = np.exp(-2.0 * self.log_lengthscale.numpy()) @ np.square(inputs - point).T
+        distance *= -0.5
+        distance += self.log_signal.numpy()[:, None]
+        return np.exp(distance, out=distance)
 
     def covariance(self, inputs: Tensor) -> Tensor:
         """Return the covariance of what is observed at inputs (n, F): (K, n, n)."""

@@ -99,6 +99,7 @@ class KernelModel(DynamicsModel):
         self.fit_steps = fit_steps
         self._generator = torch.Generator().manual_seed(seed)
         self._memory = Transitions.empty(features)
+        self._newest: list[Transitions] = []  # remembered as well
         self._hyperparameters = Hyperparameters.prior(features.outputs, features.size)
         self._fitted = False
         self._slices = 0  # of training since something new came
@@ -106,7 +107,8 @@ class KernelModel(DynamicsModel):
         self._target = Normaliser.identity(features.outputs)
         self._inputs = torch.zeros(0, features.size).double()
         self._targets = torch.zeros(0, features.outputs).double()
-        self._weights = torch.zeros(features.outputs, 0).double()  # alpha of eq. 2.25
+        # Alpha of eq. 2.25; None: to be made when somebody predicts.
+        self._made_weights: Tensor | None = torch.zeros(features.outputs, 0).double()
         # How the noise that was fitted is put right by what was held out.
         self._noise_factor = torch.ones(features.outputs).double()
         self._persistence = torch.zeros(features.outputs).double()
@@ -121,11 +123,10 @@ class KernelModel(DynamicsModel):
             return
         before = dict(vars(self))  # tensors are replaced by learning, never written into
         try:
-            memory = self._memory + new
             if len(self._inputs) and self._extend(new):
-                self._memory = memory
+                self._newest = [*self._newest, new]
             else:
-                self._rebuild(memory, steps=0)
+                self._rebuild(self._remembering(new), steps=0)
         except Exception:
             vars(self).update(before)
             raise
@@ -135,13 +136,13 @@ class KernelModel(DynamicsModel):
 
     def improve(self) -> bool:
         """Fit the hyper-parameters a little further; choose the points again."""
-        if len(self._memory) < 2:
+        if self._remembered_count < 2:
             return False
         before = dict(vars(self))
         try:
             # A model that knows nothing yet takes more steps to find its scales.
             steps = self.fit_steps if self._fitted else 5 * self.fit_steps
-            moved = self._rebuild(self._memory, steps)
+            moved = self._rebuild(self._remembering(), steps)
         except Exception:
             vars(self).update(before)
             raise
@@ -152,7 +153,7 @@ class KernelModel(DynamicsModel):
 
     def _rebuild(self, data: Transitions, steps: int) -> float:
         """Normalise and choose anew, after `steps` of fitting; return how far those went."""
-        self._memory = data
+        self._memory, self._newest = data, []
         if len(data) < 2:
             return 0.0  # too few to tell their scale
         inputs, targets = self._examples(data)
@@ -207,11 +208,23 @@ class KernelModel(DynamicsModel):
         """Variance of the noise, put right, (K,)."""
         return self._hyperparameters.noise * self._noise_factor
 
+    def _remembering(self, *more: Transitions) -> Transitions:
+        """Return all that is remembered, and more."""
+        data = self._memory
+        for new in (*self._newest, *more):
+            data = data + new
+        return data
+
+    @property
+    def _remembered_count(self) -> int:
+        return len(self._memory) + sum(len(new) for new in self._newest)
+
     def _examples(self, data: Transitions) -> tuple[Tensor, Tensor]:
         """Return inputs (N, F) and targets (N, K) as they are."""
         changes = self.features.deltas(data.states, data.next_states)
         inputs = self.features.inputs(data.states, data.actions)
-        return inputs.double(), torch.cat([changes, data.rewards], dim=1).double()
+        targets = torch.cat([changes, data.rewards], dim=1) if data.rewards.shape[1] else changes
+        return inputs.double(), targets.double()
 
     def _normalised(self, data: Transitions) -> tuple[Tensor, Tensor]:
         inputs, targets = self._examples(data)
@@ -220,6 +233,17 @@ class KernelModel(DynamicsModel):
     @abstractmethod
     def _extend(self, new: Transitions) -> bool:
         """Take new transitions in without starting again; return False where that is due."""
+
+    @property
+    def _weights(self) -> Tensor:
+        """Weights (K, n) of the kernel at the points in the mean."""
+        if self._made_weights is None:
+            self._made_weights = self._make_weights()
+        return self._made_weights
+
+    @abstractmethod
+    def _make_weights(self) -> Tensor:
+        """Return the weights (K, n)."""
 
     @abstractmethod
     def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -244,12 +268,13 @@ class KernelModel(DynamicsModel):
         remaining = torch.ones(count, dtype=inputs.dtype)
         rows = torch.zeros(keep, count, dtype=inputs.dtype)
         chosen = torch.zeros(keep, dtype=torch.long)
-        scale = (1.0 / (self._hyperparameters.signal * self.features.outputs))[None]
+        share = 1.0 / (self._hyperparameters.signal.numpy() * self.features.outputs)
+        points = inputs.numpy()
         for i in range(keep):
             pivot = int(remaining.argmax())
             chosen[i] = pivot
-            column = (scale @ self._hyperparameters.cross(inputs, inputs[pivot]))[0]
-            row = column - rows[:i, pivot] @ rows[:i]
+            column = share @ self._hyperparameters.cross(points, points[pivot])
+            row = torch.from_numpy(column) - rows[:i, pivot] @ rows[:i]
             rows[i] = row / remaining[pivot].clamp_min(1e-12).sqrt()
             remaining = (remaining - rows[i].square()).clamp_min(0.0)
             remaining[pivot] = -1.0
@@ -427,6 +452,7 @@ class KernelModel(DynamicsModel):
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return all that predictions and further learning need."""
+        memory = self._remembering()
         return {
             "inputs": self._inputs,
             "targets": self._targets,
@@ -440,10 +466,10 @@ class KernelModel(DynamicsModel):
             "target_scale": self._target.scale,
             "noise_factor": self._noise_factor,
             "noise_persistence": self._persistence,
-            "memory_states": self._memory.states,
-            "memory_actions": self._memory.actions,
-            "memory_next_states": self._memory.next_states,
-            "memory_rewards": self._memory.rewards,
+            "memory_states": memory.states,
+            "memory_actions": memory.actions,
+            "memory_next_states": memory.next_states,
+            "memory_rewards": memory.rewards,
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -471,14 +497,14 @@ class KernelModel(DynamicsModel):
         # Copies, because a snapshot's tensors may share the memory of the file.
         own = {name: tensor.clone() for name, tensor in tensors.items()}
         parts = ("states", "actions", "next_states", "rewards")
-        self._memory = Transitions(*(own[f"memory_{part}"] for part in parts))
+        self._memory, self._newest = Transitions(*(own[f"memory_{part}"] for part in parts)), []
         self._hyperparameters = Hyperparameters(
             own["log_lengthscale"], own["log_signal"], own["log_noise"]
         )
         self._input = Normaliser(own["input_mean"], own["input_scale"])
         self._target = Normaliser(own["target_mean"], own["target_scale"])
         self._inputs, self._targets = own["inputs"], own["targets"]
-        self._weights = own["weights"]
+        self._made_weights = own["weights"]
         self._noise_factor, self._persistence = own["noise_factor"], own["noise_persistence"]
         self._fitted = len(self._inputs) > 0
         self._fast = {}

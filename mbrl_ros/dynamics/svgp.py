@@ -44,11 +44,11 @@ class SparseGaussianProcess(KernelModel):
         self._factors: tuple[Tensor, Tensor] | None = None
 
     def _extend(self, new: Transitions) -> bool:
-        remembered = len(self._memory)
+        remembered = self._remembered_count
         if remembered < self.max_points or remembered + len(new) > 1.25 * self.memory:
             return False
         self._sums = self._added(*self._summed(), *self._normalised(new))
-        self._settle()
+        self._factors = self._made_weights = None
         return True
 
     def _remembered(self, inputs: Tensor) -> Tensor:
@@ -60,8 +60,7 @@ class SparseGaussianProcess(KernelModel):
     def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
         chosen = self._informative(inputs, self.max_points)
         self._inputs, self._targets = inputs[chosen], targets[chosen]
-        self._sums = None
-        self._settle()
+        self._sums = self._factors = self._made_weights = None
         return chosen
 
     def _summed(self) -> tuple[Tensor, Tensor]:
@@ -73,7 +72,7 @@ class SparseGaussianProcess(KernelModel):
             outputs, points = self.features.outputs, len(self._inputs)
             squares = torch.zeros(outputs, points, points).double()
             products = torch.zeros(outputs, points).double()
-            inputs, targets = self._normalised(self._memory)
+            inputs, targets = self._normalised(self._remembering())
             for some, their in zip(inputs.split(_CHUNK), targets.split(_CHUNK), strict=True):
                 squares, products = self._added(squares, products, some, their)
             self._sums = squares, products
@@ -88,12 +87,11 @@ class SparseGaussianProcess(KernelModel):
             ..., 0
         ]
 
-    def _settle(self) -> None:
-        """Make the weights from the sums (Titsias, 2009, eq. 6)."""
-        self._factors = None
+    def _make_weights(self) -> Tensor:
+        """Make them of the sums (Titsias, 2009, eq. 6)."""
         _, posterior = self._factored()
         products = self._summed()[1]
-        self._weights = torch.cholesky_solve(products[:, :, None], posterior)[:, :, 0]
+        return torch.cholesky_solve(products[:, :, None], posterior)[:, :, 0]
 
     def _factored(self) -> tuple[Tensor, Tensor]:
         """Return factors of the inducing values' prior covariance, and of that plus the sum."""
