@@ -42,11 +42,15 @@ class FeatureMap:
         self._plain_index, self._angle_index = torch.tensor(self.plain), torch.tensor(self.angles)
         self._mask = torch.tensor(self.angle_mask)
 
+    def plain_part(self, states: Tensor) -> Tensor:
+        """Return the state dimensions that are no angles, of states (..., D)."""
+        return states.index_select(-1, self._plain_index) if self.angles else states
+
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return model inputs (..., F) of states (..., D) and actions (..., A)."""
         if not self.angles:
             return torch.cat([states, actions], dim=-1)
-        plain = states.index_select(-1, self._plain_index)
+        plain = self.plain_part(states)
         angles = states.index_select(-1, self._angle_index)
         return torch.cat([plain, torch.sin(angles), torch.cos(angles), actions], dim=-1)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -341,12 +341,16 @@ class KernelModel(DynamicsModel):
         """Return what predictions rest on, for those who compute with it themselves."""
         inverses = [(sign, torch.cholesky_inverse(lower)) for sign, lower in self._explaining()]
         explaining = torch.stack([sign * inverse for sign, inverse in inverses]).sum(0)
+        return replace(self.mean_posterior(), explaining=explaining)
+
+    def mean_posterior(self) -> Posterior:
+        """Return the same without what only the variance needs: `explaining` is empty."""
         return Posterior(
             self._input,
             self._target,
             self._inputs,
             self._weights,
-            explaining,
+            torch.zeros(0),
             self._hyperparameters,
             self._noise,
         )
@@ -360,19 +364,10 @@ class KernelModel(DynamicsModel):
         if count not in self._fast:
             if len(self._fast) >= _FAST_SIZES:
                 self._fast = {}
-            self._fast[count] = _FastKernel(
-                self.features, self._input, self._inputs, self._hyperparameters, count
-            )
+            self._fast[count] = _FastKernel(self, count)
         fast, size = self._fast[count], self.features.state_dimensions
-        scale, shift = self._target.scale[:size].float(), self._target.mean[:size].float()
-        weights = self._weights[:size, :, None].float().contiguous()
-
-        def mean(states: Tensor, actions: Tensor) -> Tensor:
-            kernel = fast(states, actions)
-            return torch.addcmul(states + shift, torch.bmm(kernel, weights)[:, :, 0].T, scale)
-
         if propagation == "mean":
-            return mean
+            return fast.mean
         if propagation == "pathwise":
             return self._pathwise(fast, generator)
 
@@ -389,7 +384,7 @@ class KernelModel(DynamicsModel):
         once = torch.randn(count, size, generator=generator)
 
         def sample(states: Tensor, actions: Tensor) -> Tensor:
-            after = mean(states, actions)
+            after = fast.mean(states, actions)
             unknown = signal.expand(-1, count)
             for sign, inverse in inverses:
                 unknown = unknown - sign * torch.bmm(fast.kernel, inverse).square_().sum(2)
@@ -397,7 +392,7 @@ class KernelModel(DynamicsModel):
             drawn = once
             if propagation == "ts1":
                 drawn = torch.randn(count, size, generator=generator)
-            return after + scale * (drawn * unknown.sqrt() + deviation * noise.draw())
+            return after + fast.scale * (drawn * unknown.sqrt() + deviation * noise.draw())
 
         return sample
 
@@ -427,14 +422,13 @@ class KernelModel(DynamicsModel):
         frequencies, phases, amplitudes = (
             tensor[:size].float() for tensor in (frequencies, phases, amplitudes)
         )
-        scale, shift = self._target.scale[:size].float(), self._target.mean[:size].float()
         function = (torch.arange(count) % functions).expand(size, -1)[:, :, None]
 
         def step(states: Tensor, actions: Tensor) -> Tensor:
             values = torch.bmm(fast(states, actions), weights)
             values += torch.cos(fast.inputs @ frequencies + phases) @ amplitudes
             own = values.gather(2, function)[:, :, 0]
-            return torch.addcmul(states + shift, own.T, scale)
+            return torch.addcmul(states + fast.shift, own.T, fast.scale)
 
         return step
 
@@ -511,19 +505,15 @@ class KernelModel(DynamicsModel):
 
 
 class _FastKernel:
-    """The kernel between N rows and the points, in float32, into buffers made once.
+    """The kernel between N rows and a model's points, and the mean, in float32.
 
-    Its logarithm is laid out as one product with [z, z^2, 1], z being normalised inputs.
+    Into buffers made once. The kernel's logarithm is laid out as one product with [z, z^2, 1],
+    z being normalised inputs.
     """
 
-    def __init__(
-        self,
-        features: FeatureMap,
-        normaliser: Normaliser,
-        points: Tensor,
-        hyperparameters: Hyperparameters,
-        count: int,
-    ) -> None:
+    def __init__(self, model: KernelModel, count: int) -> None:
+        posterior, features = model.mean_posterior(), model.features
+        hyperparameters, points = posterior.hyperparameters, posterior.points
         self.count = count
         self._features = features
         size, outputs = features.size, features.state_dimensions
@@ -534,21 +524,29 @@ class _FastKernel:
         constant = constant - 0.5 * (precision @ points.square().T)
         matrix = torch.cat([linear, quadratic, constant[:, None, :]], dim=1)
         self._matrix = matrix.float().contiguous()  # (D, 2F + 1, n)
-        self._gain = (1.0 / normaliser.scale).float()
-        self._shift = (-normaliser.mean / normaliser.scale).float()
+        self._gain = (1.0 / posterior.input.scale).float()
+        self._shift = (-posterior.input.mean / posterior.input.scale).float()
         self._raw = torch.empty(count, size)
         augmented = torch.ones(count, 2 * size + 1)
         self.inputs = augmented[:, :size]  # (N, F), normalised
         self._squared = augmented[:, size : 2 * size]
         self._augmented = augmented.expand(outputs, -1, -1)
         self.kernel = torch.empty(outputs, count, len(points))
+        self._weights = posterior.weights[:outputs, :, None].float().contiguous()
+        self.scale = posterior.target.scale[:outputs].float()
+        self.shift = posterior.target.mean[:outputs].float()
+
+    def mean(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the mean next states (N, D)."""
+        mean = torch.bmm(self(states, actions), self._weights)[:, :, 0]
+        return torch.addcmul(states + self.shift, mean.T, self.scale)
 
     def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the kernel (D, N, n) of states (N, D) and actions (N, A)."""
-        plain, angles, raw = self._features.plain, self._features.angles, self._raw
-        first_sine = len(plain)
+        angles, raw = self._features.angles, self._raw
+        first_sine = len(self._features.plain)
         first_cosine = first_sine + len(angles)
-        raw[:, :first_sine] = states[:, plain]
+        raw[:, :first_sine] = self._features.plain_part(states)
         for i, angle in enumerate(angles):
             torch.sin(states[:, angle], out=raw[:, first_sine + i])
             torch.cos(states[:, angle], out=raw[:, first_cosine + i])
