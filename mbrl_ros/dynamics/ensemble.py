@@ -41,7 +41,7 @@ _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
 _MOST_RESCALED = 2.0  # of a normaliser's scale, either way, since training started
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
-_KEPT = 8  # sets of buffers for rollouts: a planner's samples, one for delay compensation, ...
+_KEPT = 16  # sets of buffers for rollouts: a planner's samples, one for delay compensation, ...
 _MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
 Weights = dict[str, Tensor]
@@ -148,7 +148,7 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
-        self._kept: dict[tuple[str, int], Particles] = {}  # until predictions change
+        self._kept: dict[tuple[str, int, str], Particles] = {}  # until predictions change
         # The output layer's weights are zero until the first step.
         self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
         self._start_training(weights)
@@ -424,21 +424,23 @@ class Ensemble(DynamicsModel):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
-        """Predict trajectories in float32, without gradients."""
-        return self._particles(propagation, len(states)).rollout(states, actions, generator)
+        """Predict trajectories without gradients; `bfloat16` is for the hidden layers only."""
+        particles = self._particles(propagation, len(states), precision)
+        return particles.rollout(states, actions, generator)
 
-    def _particles(self, propagation: str, count: int) -> Particles:
+    def _particles(self, propagation: str, count: int, precision: str = "float32") -> Particles:
         """Return what moves so many particles, made once and kept until something is learned."""
         if propagation not in PROPAGATIONS:
             known = ", ".join(PROPAGATIONS)
             raise ValueError(f"unknown propagation '{propagation}'; expected one of {known}")
-        if (propagation, count) not in self._kept:
+        key = (propagation, count, precision)
+        if key not in self._kept:
             if len(self._kept) >= _KEPT:
                 self._kept = {}
-            particles = Particles(self.features, self._folded(), propagation, count)
-            self._kept[propagation, count] = particles
-        return self._kept[propagation, count]
+            self._kept[key] = Particles(self.features, self._folded(), *key)
+        return self._kept[key]
 
     def _folded(self) -> FoldedNetworks:
         """Return the best weights with the normalisers folded in."""

@@ -62,7 +62,7 @@ class Particles:
         count: int,
         precision: str = "float32",
     ) -> None:
-        self._features, self._networks, self._count = features, networks, count
+        self._networks, self._count = networks, count
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
         self._noisy = propagation in ("ts1", "tsinf")
         self._persistence = networks.persistence * (propagation == "tsinf")
@@ -83,7 +83,11 @@ class Particles:
         inputs[..., -1] = 1.0
         self._rows = inputs.view(-1, sum(parts))
         self._staged = inputs.new_ones(1, count, sum(parts)) if self._dealt else inputs
-        self._parts = self._staged.split(parts, dim=2)
+        self._states, sines, cosines, self._actions, _ = self._staged.split(parts, dim=2)
+        self._angles = [
+            (self._states[..., angle], sines[..., i], cosines[..., i])
+            for i, angle in enumerate(features.angles)
+        ]
         self._first = (inputs.expand(members, -1, -1), first)
 
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
@@ -166,12 +170,11 @@ class Particles:
         generator: torch.Generator | None,
     ) -> None:
         """Write into `out` what follows on states (G, rows, D) under actions (G, rows, A)."""
-        own_states, sines, cosines, own_actions, _ = self._parts
-        own_states.copy_(states)
-        for i, angle in enumerate(self._features.angles):
-            torch.sin(own_states[..., angle], out=sines[..., i])
-            torch.cos(own_states[..., angle], out=cosines[..., i])
-        own_actions.copy_(actions)
+        self._states.copy_(states)
+        for angle, sine, cosine in self._angles:
+            torch.sin(angle, out=sine)
+            torch.cos(angle, out=cosine)
+        self._actions.copy_(actions)
         order = None
         if self._dealt:
             order = torch.randperm(len(self._rows), generator=generator)[: self._count]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -21,17 +22,24 @@ def coloured_noise(
     """
     # Twice the horizon, cut in half: a periodic sequence would end where it begins.
     length = 2 * horizon
-    frequencies = torch.fft.rfftfreq(length)
-    frequencies[0] = frequencies[1]
-    amplitude = frequencies.pow(-exponent / 2.0)
+    amplitude = _amplitudes(exponent, length)
     phases = torch.randn(2, count, dimensions, len(amplitude), generator=generator)
-    spectrum = torch.complex(phases[0], phases[1]) * amplitude
+    spectrum = torch.complex(phases[0], phases[1]).mul_(amplitude)
     spectrum[..., 0].imag.zero_()
     spectrum[..., -1].imag.zero_()
     noise = torch.fft.irfft(spectrum, n=length)[..., :horizon]
+    return noise.permute(2, 0, 1).contiguous()
+
+
+@lru_cache(maxsize=16)
+def _amplitudes(exponent: float, length: int) -> Tensor:
+    """Return the standard deviation of each frequency's two parts, for unit variance in time."""
+    frequencies = torch.fft.rfftfreq(length)
+    frequencies[0] = frequencies[1]
+    amplitude = frequencies.pow(-exponent / 2.0)
     # Inner frequencies are complex and stand for two; the first and the last are real.
     power = 4.0 * amplitude.square().sum() - 3.0 * amplitude[[0, -1]].square().sum()
-    return (noise * (length / power.sqrt())).permute(2, 0, 1)
+    return amplitude * (length / power.sqrt())
 
 
 def random_actions(
