@@ -37,7 +37,7 @@ $(BIN)/python -m pip install --disable-pip-version-check --constraint constraint
 endef
 # The setuptools of .venv builds the package; otherwise pip would download one for it.
 DEMO_PACKAGE := --no-build-isolation --editable '.[ros,sim]'
-TEST_PACKAGE := --no-build-isolation --editable '.[ros,sim,test]'
+TEST_PACKAGE := --no-build-isolation --editable '.[ros,sim,bench,test]'
 
 # In a terminal where ROS 2 was sourced, its rclpy and the one in .venv would get mixed.
 ifdef AMENT_PREFIX_PATH

@@ -68,6 +68,9 @@ setup(
         # For a machine without ROS 2: rclpy, its middleware and the standard messages as wheels.
         "ros": ["ros-common-interfaces", "ros-rclpy", "ros-rmw-fastrtps-cpp"],
         "sim": ["mujoco"],
+        # What `mbrl bench model` compares with, but for mbrl-lib itself, whose pins are too old;
+        # docs/benchmarks.md says how to install that.
+        "bench": ["gymnasium[mujoco]", "hydra-core", "mujoco", "omegaconf", "termcolor", "tqdm"],
         "test": [
             "colcon-bash",
             "colcon-ros",

@@ -358,7 +358,7 @@ def test_the_planner_refuses_bad_models_goals_and_states(listener, tmp_path, car
         ("mpc_planner", ["goal:=[9.0, 0.0]"], "goal cart_position = 9.0 is outside"),
         ("mpc_planner", ["planner:=magic"], "unknown planner 'magic'; expected one of cem, icem"),
         ("mpc_planner", ["samples:=-5"], "parameter 'samples'"),
-        ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of gp"),
+        ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of ensemble"),
         ("dynamics_learner", ["model_file:=/nowhere"], "'model_file': /nowhere: "),
         ("dynamics_learner", ["experience:=/dev/null"], "/dev/null"),
         ("simulator", ["pace:=fast"], "'pace' is 'fast', expected realtime or lockstep"),

@@ -19,7 +19,9 @@ PACKAGE = CHECKOUT / "mbrl_ros"
 # Import name -> rosdep key, for what is not a ROS package; None: pip only, see package.xml.
 PYTHON_KEYS = {
     "gpytorch": None,
+    "gymnasium": None,
     "matplotlib": "python3-matplotlib",
+    "mbrl": None,
     "mujoco": None,
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",

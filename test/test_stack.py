@@ -205,9 +205,9 @@ def test_nobody_watching_ends_the_run(tmp_path):
     [
         (["speed:=2"], "unknown launch argument 'speed'; expected one of robot, sim"),
         (["robot"], "'robot' is not a launch argument; expected name:=value"),
-        (["planner:=magic"], "planner:=magic is not known; expected one of mppi"),
+        (["planner:=magic"], "planner:=magic is not known; expected one of cem, icem"),
         (["pace:=fast"], "pace:=fast is not known; expected one of realtime, lockstep"),
-        (["robot:=hexapod"], "unknown robot 'hexapod'; expected one of cartpole"),
+        (["robot:=hexapod"], "unknown robot 'hexapod'; expected one of arm2, cartpole"),
         (["robot:=missing.yaml"], "missing.yaml: cannot be read"),
         (["goal:=[0.5]"], "goal has 1 values, expected 2"),
         (["goal:=[5.0, 0.0]"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),

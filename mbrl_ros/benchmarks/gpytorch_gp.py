@@ -25,7 +25,7 @@ class GPyTorchGP(Peer):
 
     max_points: how many transitions it holds: the newest, and of those before a random choice.
     fit_steps: steps of Adam at the first `update`. In float32, GPyTorch's default, in which it
-    is twice as fast as in float64 and as accurate.
+    is twice as fast as in float64 and as accurate. data: the transitions that it holds.
     """
 
     kind = "gp"
@@ -37,7 +37,7 @@ class GPyTorchGP(Peer):
         self._max_points = max_points
         self._fit_steps = fit_steps
         self._generator = torch.Generator().manual_seed(seed)
-        self._data = Transitions.empty(features)
+        self.data = Transitions.empty(features)
         self._model: _BatchGP | None = None
         self._inputs = Normaliser.identity(features.size)
         self._targets = Normaliser.identity(features.outputs)
@@ -45,11 +45,11 @@ class GPyTorchGP(Peer):
     def update(self, new: Transitions) -> None:
         """Choose the points, refit the hyper-parameters and condition on them anew."""
         kept = self._max_points - min(len(new), self._max_points)
-        order = torch.randperm(len(self._data), generator=self._generator)[:kept]
+        order = torch.randperm(len(self.data), generator=self._generator)[:kept]
         fresh = torch.randperm(len(new), generator=self._generator)[: self._max_points]
-        self._data = self._data[order] + new[fresh]
-        inputs = self.features.inputs(self._data.states, self._data.actions)
-        targets = self.features.deltas(self._data.states, self._data.next_states)
+        self.data = self.data[order] + new[fresh]
+        inputs = self.features.inputs(self.data.states, self.data.actions)
+        targets = self.features.deltas(self.data.states, self.data.next_states)
         self._inputs, self._targets = Normaliser.of(inputs), Normaliser.of(targets)
         self._fit(
             self._inputs.normalise(inputs).float().expand(self.features.outputs, -1, -1),
@@ -78,7 +78,7 @@ class GPyTorchGP(Peer):
         model.eval()
         likelihood.eval()
         self._model = model
-        self.outputs(self._data.states[:1], self._data.actions[:1])  # fills its caches
+        self.outputs(self.data.states[:1], self.data.actions[:1])  # fills its caches
 
     def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predict one step; the variance includes the noise."""

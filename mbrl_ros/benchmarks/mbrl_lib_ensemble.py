@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import mbrl.models
 import mbrl.types
@@ -71,17 +72,21 @@ class MbrlLibEnsemble(Peer):
     def update(self, new: Transitions) -> None:
         """Store the data and train for one epoch."""
         self._store(new)
-        self._run_epochs(1, validate=False)
+        self._trainer.train(*self._iterators(0.0), num_epochs=1, evaluate=False, silent=True)
 
     def train(self, new: Transitions, seconds: float) -> None:
-        """Store the data and train for about so many seconds, an epoch at least."""
-        begin = time.perf_counter()
+        """Store the data and train for so many seconds, to within an epoch; for one at least."""
+        end = time.perf_counter() + seconds
         self._store(new)
-        self._run_epochs(1, validate=True)
-        spent = time.perf_counter() - begin
-        epochs = int((seconds - spent) / spent)
-        if epochs > 0:
-            self._run_epochs(epochs, validate=True)
+        iterators = self._iterators(VALIDATION_SHARE)
+        epochs = 1
+        while epochs > 0:
+            begin = time.perf_counter()
+            self._trainer.train(*iterators, num_epochs=epochs, silent=True)
+            now = time.perf_counter()
+            # Half of what fits at this pace, so that a changing pace does little harm.
+            fitting = (end - now) / ((now - begin) / epochs)
+            epochs = int(fitting) if fitting < 10.0 else int(0.5 * fitting)
 
     def _store(self, new: Transitions) -> None:
         states = new.states.numpy()
@@ -97,12 +102,9 @@ class MbrlLibEnsemble(Peer):
         self._model.update_normalizer(self._buffer.get_all())
         self.transitions += len(new)
 
-    def _run_epochs(self, epochs: int, validate: bool) -> None:
-        training, validation = mbrl.util.common.get_basic_buffer_iterators(
-            self._buffer, BATCH, VALIDATION_SHARE if validate else 0.0, ensemble_size=MEMBERS
-        )
-        self._trainer.train(
-            training, validation, num_epochs=epochs, evaluate=validate, silent=True
+    def _iterators(self, validation_share: float) -> tuple[Any, Any]:
+        return mbrl.util.common.get_basic_buffer_iterators(
+            self._buffer, BATCH, validation_share, ensemble_size=MEMBERS
         )
 
     def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from mbrl_ros.benchmarks.logs import (
@@ -302,18 +303,14 @@ def _rows(task: str, entrant: _Entrant) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Lay rows out for the terminal."""
-    columns = ("task", "kind", "library", "horizon", "nrmse", "coverage90")
-    result = Table(*columns, "update_ms", "predict_ms")
-    before = None
-    for row in rows:
-        if before is not None and row.task != before:
-            result.add_section()
-        before = row.task
-        numbers = (row.nrmse, row.coverage90, row.update_ms, row.predict_ms)
-        formats = ("{:.4f}", "{:.3f}", "{:.2f}", "{:.2f}")
+    """Lay rows out for the terminal, within 80 columns."""
+    result = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    formats = ("{}", "{}", "{}", "{}", "{:.4f}", "{:.3f}", "{:.2f}", "{:.2f}")
+    for i, column in enumerate(fields(Row)):
+        result.add_column(column.name, justify="right" if i > 2 else "left", no_wrap=True)
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
         result.add_row(
-            *(row.task, row.kind, row.library, str(row.horizon)),
-            *(text.format(number) for text, number in zip(formats, numbers, strict=True)),
+            *(text.format(value) for text, value in zip(formats, astuple(row), strict=True)),
+            end_section=following is not None and following.task != row.task,
         )
     return result

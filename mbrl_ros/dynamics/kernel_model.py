@@ -280,13 +280,22 @@ class KernelModel(DynamicsModel):
 
     def predict_mean(self, states: Tensor, actions: Tensor) -> Tensor:
         """Predict one step, its mean only."""
-        size = self.features.state_dimensions
+        return states + self._mean(states, actions)[:, : self.features.state_dimensions]
+
+    def reward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Predict the reward of one step; see DynamicsModel.reward."""
+        if not self.features.rewards:
+            return super().reward(states, actions)  # which says why not
+        return self._mean(states, actions)[:, -1]
+
+    def _mean(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the mean outputs (N, K)."""
         inputs = self._input.normalise(self.features.inputs(states, actions).double())
         mean = torch.zeros(len(self._weights), len(inputs), dtype=torch.float64)
         if len(self._inputs):
             cross = self._hyperparameters.kernel(self._inputs, inputs)
             mean = (self._weights[:, None, :] @ cross)[:, 0]
-        return states + self._target.restore(mean.T)[:, :size].to(states.dtype)
+        return self._target.restore(mean.T).to(states.dtype)
 
     @abstractmethod
     def _explaining(self) -> list[tuple[float, Tensor]]:
