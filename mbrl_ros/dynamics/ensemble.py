@@ -439,10 +439,10 @@ class Ensemble(DynamicsModel):
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
                 self._kept = {}
-            self._kept[key] = Particles(self.features, self._folded(), *key)
+            self._kept[key] = Particles(self.features, self.folded(), *key)
         return self._kept[key]
 
-    def _folded(self) -> FoldedNetworks:
+    def folded(self) -> FoldedNetworks:
         """Return the best weights with the normalisers folded in."""
         inputs, targets = self._inputs.normaliser(), self._targets.normaliser()
         weights = [self._best[f"weight_{i}"] for i in range(self._layers)]
