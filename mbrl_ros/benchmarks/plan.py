@@ -58,12 +58,12 @@ class Effort:
     """How much a run may cost.
 
     sizes: samples and horizons of the comparison with other libraries. all_planners: samples and
-    horizon of all planners with all models. rounds: turns that those who are compared take,
+    horizon of all planners with all models, or None to leave these and GPs out. rounds: turns that those who are compared take,
     within seconds.
     """
 
     sizes: tuple[tuple[int, int], ...]
-    all_planners: tuple[int, int]
+    all_planners: tuple[int, int] | None
     rounds: int
     seconds: float
 
@@ -143,9 +143,11 @@ def run(
     with threads(1):
         for entrants, samples, horizon in _trivial(libraries):
             rows += _measure(entrants, samples, horizon, 1, effort, say)
-        samples, horizon = effort.all_planners
-        rows += _measure(_gps(libraries, samples, horizon, seed), samples, horizon, 1, effort, say)
-        if OWN in libraries:
+        if effort.all_planners:
+            samples, horizon = effort.all_planners
+            gps = _gps(libraries, samples, horizon, seed)
+            rows += _measure(gps, samples, horizon, 1, effort, say)
+        if effort.all_planners and OWN in libraries:
             for entrant in _all_planners(samples, horizon, seed):
                 rows += _measure([entrant], samples, horizon, 1, effort, say, share=0.1)
     if not rows:

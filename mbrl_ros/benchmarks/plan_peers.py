@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -125,18 +126,20 @@ def pytorch_mppi(task: Task) -> Plan:
 def pytorch_icem(task: Task) -> Plan:
     """One iteration of iCEM of pytorch-icem."""
     library: Any = import_module("pytorch_icem")
-    planner = library.iCEM(
-        task.step,
-        lambda states, actions: task.cost(states, actions).sum(-1),
-        len(task.state),
-        len(task.lower),
-        sigma=_NOISE * (task.upper - task.lower) / 2.0,
-        num_samples=task.samples,
-        num_elites=max(round(_ELITE_SHARE * task.samples), 2),
-        horizon=task.horizon,
-        warmup_iters=1,
-        online_iters=1,
-    )
+    with warnings.catch_warnings():  # it copies a tensor in a way that PyTorch warns of
+        warnings.simplefilter("ignore", UserWarning)
+        planner = library.iCEM(
+            task.step,
+            lambda states, actions: task.cost(states, actions).sum(-1),
+            len(task.state),
+            len(task.lower),
+            sigma=_NOISE * (task.upper - task.lower) / 2.0,
+            num_samples=task.samples,
+            num_elites=max(round(_ELITE_SHARE * task.samples), 2),
+            horizon=task.horizon,
+            warmup_iters=1,
+            online_iters=1,
+        )
 
     def plan() -> int:
         planner.command(task.state)

@@ -87,7 +87,7 @@ class MPPI(SamplingPlanner):
             penalty = self.control_weight * (leaning * moved).sum((0, 2))
         weights = _softmax_of_size(excess, self.effective_share * len(costs), penalty)
         effective = 1.0 / float(weights.square().sum())
-        mean = torch.einsum("n,hna->ha", weights, candidates)
+        mean = torch.tensordot(candidates, weights, dims=([1], [0]))
         return Update(Search(mean, search.deviation), mean, effective)
 
     def _deviation(self, count: int) -> Tensor:
@@ -113,11 +113,14 @@ def _softmax_of_size(excess: Tensor, size: float, penalty: Tensor | None = None)
         return torch.where(excess.isfinite(), 1.0 / len(finite), 0.0)
     low, high = math.log(1e-6 * scale), math.log(10.0 * scale)
     # Twenty passes over little data, where NumPy's calls cost a third of PyTorch's.
-    gains, offset = -excess.numpy(), 0.0 if penalty is None else penalty.numpy()
+    gains = -excess.numpy()
     for _ in range(20):
         middle = (low + high) / 2.0
-        logits = gains * np.float32(math.exp(-middle)) - offset
-        weights = np.exp(logits - logits.max())
+        logits = gains * np.float32(math.exp(-middle))  # the greatest is zero
+        if penalty is not None:
+            logits -= penalty.numpy()
+            logits -= logits.max()
+        weights = np.exp(logits)
         total = weights.sum()
         if total * total < size * (weights @ weights):
             low = middle

@@ -127,7 +127,7 @@ class Objective:
 
     def _distance(self, states: Tensor, goal: Tensor, weights: Tensor) -> Tensor:
         total = torch.zeros_like(states[..., 0])
-        # Column by column: a planner's millions of states are read once, and only those that count.
+        # Column by column: of a planner's many states only those that count are read, once.
         columns = zip(
             self._goal_index, self._goal_angle, goal.unbind(-1), weights.tolist(), strict=True
         )
