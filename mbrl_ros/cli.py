@@ -393,7 +393,7 @@ def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
 @bench.command("plan")
 def bench_plan(
     json_file: JsonOption = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not half an hour.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not a quarter of an hour.")] = False,
     libraries: Annotated[
         str | None,
         typer.Option(

@@ -57,9 +57,9 @@ _PRODUCTS, _WIDTH = 10, 200
 class Effort:
     """How much a run may cost.
 
-    sizes: samples and horizons of the comparison with other libraries. all_planners: samples and
-    horizon of all planners with all models, or None to leave these and GPs out. rounds: turns that those who are compared take,
-    within seconds.
+    sizes: samples and horizons of the comparison with other libraries. all_planners: those of
+    all planners with all models, or None to leave these and the GPs out. rounds: turns that
+    those who are compared take, within seconds.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -69,7 +69,7 @@ class Effort:
 
 
 QUICK = Effort(((500, 30),), (500, 30), rounds=30, seconds=5.0)
-FULL = Effort(((500, 30), (1000, 30), (2000, 56)), (500, 30), rounds=200, seconds=60.0)
+FULL = Effort(((500, 30), (1000, 30), (2000, 56)), (500, 30), rounds=200, seconds=40.0)
 
 
 @dataclass(frozen=True)
