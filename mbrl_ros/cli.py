@@ -390,6 +390,43 @@ def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
         raise _fail("a ratio is not what it has to be; see above", 1)
 
 
+@bench.command("plan")
+def bench_plan(
+    json_file: JsonOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not a quarter of an hour.")] = False,
+    libraries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Of mbrl_ros, pytorch-mppi, pytorch-icem, mbrl-lib, gpytorch.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measured next to one thread; default: all that PyTorch takes."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare planners with those of other libraries: time, and matrix products a second."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import plan
+
+    _check_folder(json_file)
+    try:
+        rows = plan.run(
+            _names(libraries, plan.LIBRARIES),
+            plan.QUICK if quick else plan.FULL,
+            threads,
+            seed,
+            _say,
+        )
+    except plan.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(plan.table(rows))
+    _write_json(json_file, [row.plain() for row in rows])
+
+
 def _check_folder(path: Path | None) -> None:
     """Refuse a file that could not be written in the end, before the work is done."""
     if path is not None and not path.absolute().parent.is_dir():

@@ -12,10 +12,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mbrl_ros.benchmarks import gp, logs, model
+from mbrl_ros.benchmarks import gp, logs, model, plan, plan_peers
 from mbrl_ros.benchmarks.logs import TASKS, BenchmarkError, load_log, log_path, transitions
 from mbrl_ros.cli import app
 from mbrl_ros.dynamics.evaluation import evaluate
+from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.robots import load_robot
 
 TINY = model.Effort(
@@ -263,3 +264,69 @@ def test_the_command_refuses_what_cannot_work(words, reason):
     done = CliRunner().invoke(app, ["bench", *words])
     assert done.exit_code != 0
     assert reason in done.output
+
+
+# -- planners ------------------------------------------------------------------------------
+
+TINY_PLANS = plan.Effort(sizes=((50, 3),), all_planners=(50, 3), rounds=1, seconds=1.0)
+PLAN_KEYS = {
+    *("planner", "model", "library", "threads", "samples", "horizon", "iterations"),
+    *("median_ms", "p99_ms", "gflops", "gemm_gflops"),
+}
+
+
+def test_plans_of_all_planners_and_models_are_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "QUICK", TINY_PLANS)
+    file = tmp_path / "rows.json"
+    command = ["bench", "plan", "--quick", "--libraries", "mbrl_ros", "--threads", "1"]
+    result = CliRunner().invoke(app, [*command, "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(file.read_text("utf-8"))
+    assert all(set(row) == PLAN_KEYS for row in rows)
+    pairs = {(row["planner"], row["model"]) for row in rows}
+    assert pairs >= {(p, m) for p in PLANNERS.built_in() for m in plan.MODELS}
+    assert {("mppi", name) for name in ("double_integrator", "planar", "ensemble mean")} <= pairs
+    for row in rows:
+        assert 0.0 < row["median_ms"] <= row["p99_ms"]
+        assert row["gemm_gflops"] > 0.0
+        counted = row["model"] not in ("double_integrator", "planar")
+        assert (row["gflops"] is not None) == (counted and "ilqr" not in row["planner"])
+
+
+def test_planners_of_other_libraries_do_the_same_work():
+    for package in ("pytorch_mppi", "pytorch_icem", "mbrl"):
+        pytest.importorskip(package)
+    peers = ("pytorch-mppi", "pytorch-icem", "mbrl-lib")
+    effort = dataclasses.replace(TINY_PLANS, all_planners=None)
+    rows = plan.run(("mbrl_ros", *peers), effort, most_threads=1)
+    found = {(row.library, row.planner) for row in rows if row.model == "ensemble"}
+    assert found >= {("pytorch-mppi", "mppi"), ("pytorch-icem", "icem"), ("mbrl-lib", "mppi")}
+    for name, times in (("ensemble", 1.0), ("ensemble mean", 5.0)):
+        work = [
+            row.gflops * row.median_ms
+            for row in rows
+            if row.model == name and row.planner == "mppi"
+        ]
+        # Of 50 x 3 steps: products with 6 inputs, 3 layers of 200, 4 outputs, in millions.
+        expected = times * 150 * 2e-6 * (6 * 200 + 2 * 200 * 200 + 200 * 4)
+        assert work == pytest.approx([expected] * 3)
+    # What peers are given predicts as the model itself does.
+    model = plan._random_network("ensemble", load_robot("cartpole"), 0)
+    states, actions = torch.rand(10, 4), torch.rand(1, 10, 1)
+    mean = plan_peers.all_members(model)(states, actions[0])
+    assert torch.allclose(mean, model.rollout(states, actions)[1], atol=1e-6)
+    grouped = states.view(2, 5, 4).transpose(0, 1).reshape(10, 4)
+    own = plan_peers.one_member_a_row(model)(grouped, actions[0, :1].expand(10, 1))
+    expected = model.rollout(states, actions[:, :1].expand(1, 10, 1), "pathwise")[1]
+    assert torch.allclose(own.view(5, 2, 4).transpose(0, 1).reshape(10, 4), expected, atol=1e-6)
+
+
+def test_a_missing_planner_is_left_out_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_mppi", None)
+    said = []
+    with pytest.raises(BenchmarkError, match="nothing left to measure"):
+        plan.run(("pytorch-mppi",), TINY_PLANS, most_threads=1, say=said.append)
+    assert len(said) == 1
+    assert "pip install pytorch-mppi" in said[0]
+    with pytest.raises(BenchmarkError, match="unknown library 'magic'; expected one of mbrl_ros"):
+        plan.run(("magic",), TINY_PLANS)

@@ -417,6 +417,36 @@ def test_rollouts_repeat_and_agree_with_the_stepper(kind, propagation):
         assert torch.equal(states, following)
 
 
+@pytest.mark.parametrize("propagation", PROPAGATIONS)
+def test_rounded_rollouts_stay_close(noisy, propagation):
+    states, actions = start_and_actions(50, horizon=10)
+    full, rounded = (
+        noisy.rollout(
+            states, actions, propagation, torch.Generator().manual_seed(5), precision=precision
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(full, rounded)
+    moved = (full - states).square().mean().sqrt()
+    assert float((full - rounded).square().mean().sqrt() / moved) < 0.02
+
+
+def test_learning_shows_in_the_next_rollout():
+    """Buffers are kept between rollouts, predictions are not."""
+    model = trained(slices=5)
+    states, actions = start_and_actions(7)
+    before = model.rollout(states, actions)
+    for _ in range(5):
+        model.improve()
+    after = model.rollout(states, actions)
+    assert not torch.equal(before, after)
+    restored = make(seed=3)
+    restored.rollout(states, actions)
+    restored.restore(model.snapshot())
+    assert torch.equal(restored.rollout(states, actions), after)
+
+
 def test_unknown_propagations_are_refused(learned):
     with pytest.raises(ValueError, match=r"unknown propagation 'magic'; expected one of mean"):
         learned.stepper("magic", 3)

@@ -4,6 +4,7 @@
 
 import dataclasses
 import math
+import time
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_noise_has_unit_variance_and_its_colour(exponent):
     power = torch.fft.rfft(noise, dim=0).abs().square().mean((1, 2))[2:20]
     slope = torch.diff(power.log()).sum() / math.log(19 / 2)
     assert float(slope) == pytest.approx(-exponent, abs=0.25)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 56])
+def test_noise_of_short_and_long_horizons_is_made_alike(horizon, monkeypatch):
+    """Short ones come from a matrix product, long ones from Fourier transforms."""
+    short = coloured_noise(1.0, horizon, 7, 2, torch.Generator().manual_seed(3))
+    monkeypatch.setattr("mbrl_ros.planning.noise._MATRIX", 0)
+    long = coloured_noise(1.0, horizon, 7, 2, torch.Generator().manual_seed(3))
+    assert torch.allclose(short, long, atol=1e-5)
 
 
 def test_random_actions_are_smooth_bounded_and_repeatable():
@@ -378,6 +388,48 @@ def test_plans_over_particles_weigh_the_risk(cartpole, risk, weight):
     found = planner._risked(costs)
     assert float(found[0]) == pytest.approx(expected)
     assert found[1].isnan()
+
+
+class Coarse(Cart):
+    """A cart whose predictions are rounded on demand, which saves `saved` seconds a call."""
+
+    def __init__(self, saved):
+        super().__init__()
+        self.saved = saved
+        self.asked = []
+
+    def rollout(self, states, actions, propagation="mean", generator=None, precision="float32"):
+        self.asked.append((states.shape[0], precision))
+        if precision == "float32":
+            time.sleep(self.saved)
+        return super().rollout(states, actions, propagation, generator)
+
+
+@pytest.mark.parametrize(
+    ("precision", "saved", "expected"),
+    [
+        ("float32", 0.02, "float32"),
+        ("bfloat16", 0.0, "bfloat16"),
+        ("auto", 0.02, "bfloat16"),
+        ("auto", -0.02, "float32"),
+    ],
+)
+def test_candidates_are_rounded_only_where_that_is_wanted_and_pays(
+    cartpole, precision, saved, expected
+):
+    model = Coarse(max(saved, 0.0))
+    if saved < 0.0:  # rounding is slower
+        model.rollout = lambda *args, precision="float32", **rest: (
+            time.sleep(0.02 if precision == "bfloat16" else 0.0),
+            model.asked.append((args[0].shape[0], precision)),
+            Cart().rollout(*args, **rest),
+        )[-1]
+    planner = make_planner("mppi", cartpole, samples=20, precision=precision)
+    planner.prepare(model)
+    model.asked.clear()
+    planner.plan(problem(), model, None)
+    # The plan itself is predicted in full.
+    assert model.asked == [(20, expected), (1, "float32")]
 
 
 def test_samples_are_left_out_where_time_is_short(cartpole):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import mbrl.models
@@ -26,6 +27,7 @@ BATCH = 32
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 5e-5
 VALIDATION_SHARE = 0.05
+LEAKY_RELU = {"_target_": "torch.nn.LeakyReLU", "negative_slope": 0.01}
 _CAPACITY = 100_000  # transitions
 
 
@@ -39,7 +41,12 @@ class MbrlLibEnsemble(Peer):
 
     kind = "ensemble"
 
-    def __init__(self, features: FeatureMap, seed: int = 0) -> None:
+    def __init__(
+        self,
+        features: FeatureMap,
+        seed: int = 0,
+        activation: Mapping[str, Any] = LEAKY_RELU,
+    ) -> None:
         super().__init__(features)
         torch.manual_seed(seed)  # the library initialises and shuffles from the global generator
         network = mbrl.models.GaussianMLP(
@@ -50,7 +57,7 @@ class MbrlLibEnsemble(Peer):
             ensemble_size=MEMBERS,
             hid_size=HIDDEN,
             propagation_method="fixed_model",
-            activation_fn_cfg={"_target_": "torch.nn.LeakyReLU", "negative_slope": 0.01},
+            activation_fn_cfg=dict(activation),
         )
         self._model = mbrl.models.OneDTransitionRewardModel(
             network,
@@ -68,6 +75,11 @@ class MbrlLibEnsemble(Peer):
             (features.action_dimensions,),
             rng=np.random.default_rng(seed),
         )
+
+    def wrapped(self, propagation: str) -> mbrl.models.Model:
+        """Return the library's model, by its own name of a propagation."""
+        self._model.set_propagation_method(propagation)
+        return self._model
 
     def update(self, new: Transitions) -> None:
         """Store the data and train for one epoch."""

@@ -12,14 +12,21 @@ import torch
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch compute in one thread."""
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch compute in so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in one thread."""
+    with threads(1):
+        yield
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -41,6 +41,7 @@ _HELD_OUT_ROWS = 1024  # of the held-out data, at most so many judge the weights
 _MOST_RESCALED = 2.0  # of a normaliser's scale, either way, since training started
 _PROGRESS = 1e-3  # by which held-out loss must fall: a thousandth of the error
 _IGNORANT = 10.0  # noise factor of a model that has learned nothing
+_KEPT = 16  # sets of buffers for rollouts: a planner's samples, one for delay compensation, ...
 _MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
 Weights = dict[str, Tensor]
@@ -147,6 +148,7 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
+        self._kept: dict[tuple[str, int, str], Particles] = {}  # until predictions change
         # The output layer's weights are zero until the first step.
         self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
         self._start_training(weights)
@@ -221,7 +223,7 @@ class Ensemble(DynamicsModel):
         """
         old_x, new_x = self._inputs.normaliser(), inputs.normaliser()
         old_y, new_y = self._targets.normaliser(), targets.normaliser()
-        self._inputs, self._targets = inputs, targets
+        self._inputs, self._targets, self._kept = inputs, targets, {}
         last, size = self._layers - 1, self.features.outputs
         if not self._trained:
             # All weights of the output layer are zero: predict no change.
@@ -346,6 +348,7 @@ class Ensemble(DynamicsModel):
     @torch.no_grad()
     def _judge(self) -> None:
         """Let each member predict from its average if that predicts held-out data better."""
+        self._kept = {}
         if len(self._held_out) == 0:
             self._best = {name: tensor.clone() for name, tensor in self._average.items()}
             self._noise_factor = torch.ones_like(self._noise_factor)
@@ -413,7 +416,7 @@ class Ensemble(DynamicsModel):
         self, propagation: str, count: int, generator: torch.Generator | None = None
     ) -> Step:
         """Return the step of `count` particles; see `Particles` for who moves which."""
-        return self._particles(propagation, count, generator)
+        return self._particles(propagation, count).stepper(generator)
 
     def rollout(
         self,
@@ -421,24 +424,25 @@ class Ensemble(DynamicsModel):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
-        """Predict trajectories in float32, without gradients, written where they stay."""
-        particles = self._particles(propagation, len(states), generator)
-        trajectory = states.new_empty(len(actions) + 1, *states.shape)
-        trajectory[0] = states
-        for step, action in enumerate(actions):
-            particles.advance(trajectory[step], action, out=trajectory[step + 1])
-        return trajectory
+        """Predict trajectories without gradients; `bfloat16` is for the hidden layers only."""
+        particles = self._particles(propagation, len(states), precision)
+        return particles.rollout(states, actions, generator)
 
-    def _particles(
-        self, propagation: str, count: int, generator: torch.Generator | None
-    ) -> Particles:
+    def _particles(self, propagation: str, count: int, precision: str = "float32") -> Particles:
+        """Return what moves so many particles, made once and kept until something is learned."""
         if propagation not in PROPAGATIONS:
             known = ", ".join(PROPAGATIONS)
             raise ValueError(f"unknown propagation '{propagation}'; expected one of {known}")
-        return Particles(self.features, self._folded(), propagation, count, generator)
+        key = (propagation, count, precision)
+        if key not in self._kept:
+            if len(self._kept) >= _KEPT:
+                self._kept = {}
+            self._kept[key] = Particles(self.features, self.folded(), *key)
+        return self._kept[key]
 
-    def _folded(self) -> FoldedNetworks:
+    def folded(self) -> FoldedNetworks:
         """Return the best weights with the normalisers folded in."""
         inputs, targets = self._inputs.normaliser(), self._targets.normaliser()
         weights = [self._best[f"weight_{i}"] for i in range(self._layers)]
@@ -513,10 +517,10 @@ class Ensemble(DynamicsModel):
         matrices = [tensors.get(f"weight_{i}") for i in range(layers)]
         sizes = [list(m.shape) for m in matrices if m is not None and m.ndim == 3]
         most = _MAX_MEMBERS if self.probabilistic else 1
-        if not 1 <= len(sizes) == layers <= _MAX_LAYERS or not 1 <= sizes[0][0] <= most:
+        if not 2 <= len(sizes) == layers <= _MAX_LAYERS or not 1 <= sizes[0][0] <= most:
             raise ValueError(
                 f"holds {layers} layers, the first of shape {sizes[0] if sizes else None}; "
-                f"expected 1 to {_MAX_LAYERS} of shape [members, in, out], members 1 to {most}"
+                f"expected 2 to {_MAX_LAYERS} of shape [members, in, out], members 1 to {most}"
             )
         members, outputs = sizes[0][0], self.features.outputs
         widths = [self.features.size, *(size[2] for size in sizes[:-1])]

@@ -438,6 +438,7 @@ class KernelModel(DynamicsModel):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
         """Predict trajectories in float32; see DynamicsModel.rollout."""
         return super().rollout(states.float(), actions.float(), propagation, generator)

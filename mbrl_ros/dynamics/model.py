@@ -20,6 +20,9 @@ from mbrl_ros.robots.spec import RobotSpec
 # How a rollout carries uncertainty from step to step; see DynamicsModel.rollout.
 PROPAGATIONS = ("mean", "ts1", "tsinf", "pathwise")
 
+# What a rollout may compute in; see DynamicsModel.rollout.
+PRECISIONS = ("float32", "bfloat16")
+
 # (states (N, D), actions (N, A)) -> next states (N, D)
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -168,6 +171,7 @@ class DynamicsModel(ABC):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
         """Predict trajectories by feeding predictions back.
 
@@ -181,8 +185,9 @@ class DynamicsModel(ABC):
         ensemble's member, a GP's quantile), only noise anew;
         `pathwise`: each particle follows one function drawn from the posterior, without noise.
 
-        generator: source of the samples. Raises ValueError for a propagation that this kind
-        does not offer.
+        generator: source of the samples. precision: one of PRECISIONS; `bfloat16` allows a kind
+        to round what lies between states to 8 bits where that is faster. Raises ValueError for a
+        propagation that this kind does not offer.
         """
         step = self.stepper(propagation, len(states), generator)
         trajectory = [states]

@@ -12,6 +12,7 @@ from torch.nn.functional import silu, softplus
 
 from mbrl_ros.dynamics.calibration import PersistentNoise
 from mbrl_ros.dynamics.features import FeatureMap
+from mbrl_ros.dynamics.model import Step
 
 _ALIGNED = 16  # products whose columns are a multiple of this take less than half the time
 
@@ -41,13 +42,16 @@ class FoldedNetworks:
 
 
 class Particles:
-    """The step of `count` particles, in float32, without gradients, in buffers made once.
+    """Moves `count` particles in float32, without gradients, in buffers made once.
 
     By `mean` all particles move with the average of all members. Otherwise each row is evaluated
     by one member only: by `tsinf` and `pathwise` row i by member i % M, by `ts1` each member
-    has as many rows, dealt out anew at each step. So rows never gather weights: grouping them
-    by member is a transposition. `pathwise` adds no noise; that of `tsinf` is correlated from
-    step to step as held-out errors are.
+    has as many rows, dealt out anew at each step. So rows never gather weights; but by `ts1`
+    they lie grouped by member, (M, N / M, ...), throughout a rollout. `pathwise` adds no noise;
+    that of `tsinf` is correlated from step to step as held-out errors are.
+
+    precision: `bfloat16` rounds what is between the first and the last layer to 8 bits, which
+    many processors compute in half the time. The layers next to states stay in float32.
     """
 
     def __init__(
@@ -56,73 +60,152 @@ class Particles:
         networks: FoldedNetworks,
         propagation: str,
         count: int,
-        generator: torch.Generator | None,
+        precision: str = "float32",
     ) -> None:
-        self._features, self._networks, self._count = features, networks, count
-        self._size = features.state_dimensions
-        self._generator = generator
+        self._networks, self._count = networks, count
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
         self._noisy = propagation in ("ts1", "tsinf")
-        persistence = networks.persistence * (propagation == "tsinf")
-        self._noise = PersistentNoise(count, persistence, generator)
+        self._persistence = networks.persistence * (propagation == "tsinf")
+        size = self._size = features.state_dimensions
         members = len(networks.weights[0])
         each = count if self._shared else -(-count // members)
-        # Rows beyond `count` fill up the groups.
-        self._raw = torch.zeros(each if self._shared else each * members, features.size)
-        if self._shared:
-            self._grouped = self._raw.expand(members, -1, -1)
-        else:
-            self._grouped = self._raw.view(each, members, features.size).transpose(0, 1)
-        self._hidden = [torch.empty(members, each, w.shape[2]) for w in networks.weights[:-1]]
+        self._groups = 1 if self._shared or self._dealt else members
+        self._padding = 0 if self._dealt else each * (1 if self._shared else members) - count
+
+        # The first layer: states as they are, sines, cosines, actions, and a one for the bias.
+        angles, plain = len(features.angles), len(features.plain)
+        parts = (size, angles, angles, features.action_dimensions, 1)
+        first = networks.weights[0].new_zeros(members, sum(parts), networks.weights[0].shape[2])
+        first[:, features.plain] = networks.weights[0][:, :plain]
+        first[:, size:-1] = networks.weights[0][:, plain:]
+        first[:, -1:] = networks.biases[0]
+        inputs = torch.zeros(1 if self._shared else members, each, sum(parts))
+        inputs[..., -1] = 1.0
+        self._rows = inputs.view(-1, sum(parts))
+        self._staged = inputs.new_ones(1, count, sum(parts)) if self._dealt else inputs
+        self._states, sines, cosines, self._actions, _ = self._staged.split(parts, dim=2)
+        self._angles = [
+            (self._states[..., angle], sines[..., i], cosines[..., i])
+            for i, angle in enumerate(features.angles)
+        ]
+        self._first = (inputs.expand(members, -1, -1), first)
+
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        self._rounded = dtype != torch.float32
+        self._middle = [
+            (weight.to(dtype), bias.to(dtype))
+            for weight, bias in zip(networks.weights[1:-1], networks.biases[1:-1], strict=True)
+        ]
+        # Layers of one width take turns with two buffers, which stay in the processor's cache.
+        widths = [weight.shape[2] for weight in networks.weights[:-1]]
+        buffers = {
+            (width, i % 2): torch.empty(members, each, width, dtype=dtype)
+            for i, width in enumerate(widths)
+        }
+        self._hidden = [buffers[width, i % 2] for i, width in enumerate(widths)]
+        self._entry, self._exit = self._hidden[0], self._hidden[-1]
+        if self._rounded:
+            self._entry, self._exit = self._entry.float(), self._exit.float()
+
         predicts_noise = self._noisy and networks.log_variance_bounds is not None
-        columns = slice(2 * self._size if predicts_noise else self._size)
+        columns = slice(2 * size if predicts_noise else size)
         self._output_weight = _padded(networks.weights[-1][..., columns])
         self._output_bias = _padded(networks.biases[-1][..., columns])
+        width = self._output_weight.shape[2]
         if self._shared:
             self._output_weight = self._output_weight / members
             self._output_bias = self._output_bias.mean(0)
-
-    def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Return the next states (N, D) of states (N, D) under actions (N, A)."""
-        return self.advance(states, actions, torch.empty_like(states))
+            self._output = torch.empty(each, width)
+        else:
+            self._output = torch.empty(members, each, width)
 
     @torch.no_grad()
-    def advance(self, states: Tensor, actions: Tensor, out: Tensor) -> Tensor:
-        """Write the next states (N, D) into `out` and return it."""
-        inputs = self._features.inputs(states, actions)
+    def rollout(
+        self, states: Tensor, actions: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return trajectories (H + 1, N, D) from states (N, D) under actions (H, N, A)."""
+        moves = self._grouped(actions)
+        start = self._grouped(states[None])
+        trajectory = start.new_empty(len(actions) + 1, *start.shape[1:])
+        trajectory[0] = start[0]
+        noise = self._new_noise(generator)
+        for t, move in enumerate(moves):
+            self._advance(trajectory[t], move, trajectory[t + 1], noise, generator)
+        return self._ungrouped(trajectory)
+
+    def stepper(self, generator: torch.Generator | None) -> Step:
+        """Return the function of one step: states (N, D), actions (N, A) -> states (N, D)."""
+        noise = self._new_noise(generator)
+
+        @torch.no_grad()
+        def step(states: Tensor, actions: Tensor) -> Tensor:
+            start, move = self._grouped(states[None])[0], self._grouped(actions[None])[0]
+            after = torch.empty_like(start)
+            self._advance(start, move, after, noise, generator)
+            return self._ungrouped(after[None])[0]
+
+        return step
+
+    def _new_noise(self, generator: torch.Generator | None) -> PersistentNoise | None:
+        if not self._noisy:
+            return None
+        return PersistentNoise(self._count, self._persistence, generator)
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        """Lay out values (T, N, K) as (T, G, rows, K), filled up with zeros."""
+        if self._padding:
+            values = torch.nn.functional.pad(values, (0, 0, 0, self._padding))
+        return values.unflatten(1, (-1, self._groups)).transpose(1, 2).contiguous()
+
+    def _ungrouped(self, values: Tensor) -> Tensor:
+        """Undo `_grouped`."""
+        return values.transpose(1, 2).flatten(1, 2)[:, : self._count]
+
+    def _advance(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        out: Tensor,
+        noise: PersistentNoise | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        """Write into `out` what follows on states (G, rows, D) under actions (G, rows, A)."""
+        self._states.copy_(states)
+        for angle, sine, cosine in self._angles:
+            torch.sin(angle, out=sine)
+            torch.cos(angle, out=cosine)
+        self._actions.copy_(actions)
         order = None
         if self._dealt:
-            order = torch.randperm(len(self._raw), generator=self._generator)[: self._count]
-            self._raw[order] = inputs.to(self._raw.dtype)
-        else:
-            self._raw[: self._count] = inputs
-        x = self._grouped
-        weights, biases = self._networks.weights[:-1], self._networks.biases[:-1]
-        for weight, bias, hidden in zip(weights, biases, self._hidden, strict=True):
-            torch.baddbmm(bias, x, weight, out=hidden)
-            x = silu(hidden, inplace=True)
-        if self._shared:
-            change = torch.addbmm(self._output_bias, x, self._output_weight)
-            return torch.add(states, change[:, : self._size], out=out)
-        output = torch.baddbmm(self._output_bias, x, self._output_weight)
-        change = self._rows(output[..., : self._size], order)
-        if self._noisy:
-            change = change + self._noise.draw() * self._deviation(output, order)
-        return torch.add(states, change, out=out)
+            order = torch.randperm(len(self._rows), generator=generator)[: self._count]
+            self._rows[order] = self._staged[0]
+        x = silu(torch.bmm(*self._first, out=self._entry), inplace=True)
+        if self._rounded:
+            x = self._hidden[0].copy_(x)
+        for (weight, bias), hidden in zip(self._middle, self._hidden[1:], strict=True):
+            x = silu(torch.baddbmm(bias, x, weight, out=hidden), inplace=True)
+        if self._rounded:
+            x = self._exit.copy_(x)
+        product = torch.addbmm if self._shared else torch.baddbmm
+        output = product(self._output_bias, x, self._output_weight, out=self._output)
+        change = output[..., : self._size]
+        if order is not None:
+            change = change.flatten(0, 1)[order]
+        if noise is not None:
+            drawn = self._grouped(noise.draw()[None])[0]
+            change = torch.addcmul(change, drawn, self._deviation(output, order))
+        torch.add(states, change, out=out)
 
     def _deviation(self, output: Tensor, order: Tensor | None) -> Tensor:
-        """Return the standard deviation of the noise of each row, (N, D) or (D,)."""
+        """Return the standard deviation of the noise of each row, (G, rows, D) or (D,)."""
         bounds = self._networks.log_variance_bounds
         if bounds is None:
             return self._networks.noise_scale
         raw = output[..., self._size : 2 * self._size]
         deviation = torch.exp(0.5 * bounded_log_variance(raw, *bounds))
-        return self._rows(deviation, order) * self._networks.noise_scale
-
-    def _rows(self, grouped: Tensor, order: Tensor | None) -> Tensor:
-        """Return the particles' rows (N, K) of groups (M, N / M, K)."""
-        rows = grouped.transpose(0, 1).reshape(len(self._raw), -1)
-        return rows[: self._count] if order is None else rows[order]
+        if order is not None:
+            deviation = deviation.flatten(0, 1)[order]
+        return deviation * self._networks.noise_scale
 
 
 def _padded(columns: Tensor) -> Tensor:

@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+_MATRIX = 200  # steps up to which a matrix product is faster than Fourier transforms
 
 
 def coloured_noise(
@@ -19,19 +22,44 @@ def coloured_noise(
     Pinneri et al., "Sample-efficient cross-entropy method for real-time planning" (2020).
     exponent: 0 is white, 1 pink, 2 red. Returns (horizon, count, dimensions), float32.
     """
+    parts = torch.randn(2, count, dimensions, horizon + 1, generator=generator)
+    if horizon > _MATRIX:
+        noise = _from_spectrum(parts * _amplitudes(exponent, horizon), horizon)
+        return noise.permute(2, 0, 1)
+    cosines, sines = _waves(exponent, horizon)
+    real, imaginary = parts.flatten(1, 2)
+    noise = torch.addmm(torch.mm(cosines, real.T), sines, imaginary.T)
+    return noise.view(horizon, count, dimensions)
+
+
+def _from_spectrum(parts: Tensor, horizon: int) -> Tensor:
+    """Return sequences (..., horizon) of the parts (2, ..., horizon + 1) of their spectrum."""
+    spectrum = torch.complex(parts[0], parts[1])
+    spectrum[..., 0].imag.zero_()
+    spectrum[..., -1].imag.zero_()
     # Twice the horizon, cut in half: a periodic sequence would end where it begins.
+    return torch.fft.irfft(spectrum, n=2 * horizon)[..., :horizon]
+
+
+@lru_cache(maxsize=16)
+def _amplitudes(exponent: float, horizon: int) -> Tensor:
+    """Return the deviation of each frequency's two parts, (horizon + 1,), for unit variance."""
     length = 2 * horizon
     frequencies = torch.fft.rfftfreq(length)
     frequencies[0] = frequencies[1]
     amplitude = frequencies.pow(-exponent / 2.0)
-    phases = torch.randn(2, count, dimensions, len(amplitude), generator=generator)
-    spectrum = torch.complex(phases[0], phases[1]) * amplitude
-    spectrum[..., 0].imag.zero_()
-    spectrum[..., -1].imag.zero_()
-    noise = torch.fft.irfft(spectrum, n=length)[..., :horizon]
     # Inner frequencies are complex and stand for two; the first and the last are real.
     power = 4.0 * amplitude.square().sum() - 3.0 * amplitude[[0, -1]].square().sum()
-    return (noise * (length / power.sqrt())).permute(2, 0, 1)
+    return amplitude * (length / power.sqrt())
+
+
+@lru_cache(maxsize=16)
+def _waves(exponent: float, horizon: int) -> Tensor:
+    """Return what a unit of each part of the spectrum makes of it: (2, horizon, horizon + 1)."""
+    unit = torch.diag(_amplitudes(exponent, horizon))
+    parts = torch.zeros(2, 2, *unit.shape)
+    parts[0, 0] = parts[1, 1] = unit
+    return _from_spectrum(parts, horizon).mT.contiguous()
 
 
 def random_actions(

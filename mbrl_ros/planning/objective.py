@@ -61,15 +61,15 @@ class Objective:
     def __init__(self, robot: RobotSpec) -> None:
         state, action, cost = robot.state_names, robot.action_names, robot.cost
         self._goal_index = [state.index(name) for name in robot.goal_names]
-        self._goal_angle = torch.tensor([robot.angle_mask[i] for i in self._goal_index])
+        self._goal_angle = [robot.angle_mask[i] for i in self._goal_index]
         self.goal_weight = torch.tensor([cost.goal.get(name, 0.0) for name in robot.goal_names])
         self._terminal_weight = torch.tensor(
             [cost.terminal.get(name, 0.0) for name in robot.goal_names]
         )
         self._terms: list[Term] = [self._goal_term]
         if cost.state:
-            weights = torch.tensor([cost.state.get(name, 0.0) for name in state])
-            self._terms.append(lambda steps: steps.states.square() @ weights.to(steps.states))
+            weights = [cost.state.get(name, 0.0) for name in state]
+            self._terms.append(lambda steps: _weighted_squares(steps.states, weights))
         if cost.effort:
             self._terms.append(_Effort([cost.effort.get(name, 0.0) for name in action]))
         if cost.rate:
@@ -96,7 +96,7 @@ class Objective:
 
     def terminal_cost(self, states: Tensor, goal: Tensor) -> Tensor:
         """Return the cost (...) of ending in states (..., D) with goal (..., G)."""
-        return self._distance(states, goal) @ self._terminal_weight.to(states)
+        return self._distance(states, goal, self._terminal_weight)
 
     def cost(
         self,
@@ -123,27 +123,46 @@ class Objective:
         return total
 
     def _goal_term(self, steps: Steps) -> Tensor:
-        return self._distance(steps.states, steps.goal) @ self.goal_weight.to(steps.states)
+        return self._distance(steps.states, steps.goal, self.goal_weight)
 
-    def _distance(self, states: Tensor, goal: Tensor) -> Tensor:
-        error = states[..., self._goal_index] - goal
-        return torch.where(self._goal_angle, 2.0 - 2.0 * torch.cos(error), error * error)
+    def _distance(self, states: Tensor, goal: Tensor, weights: Tensor) -> Tensor:
+        total = torch.zeros_like(states[..., 0])
+        # Column by column: of a planner's many states only those that count are read, once.
+        columns = zip(
+            self._goal_index, self._goal_angle, goal.unbind(-1), weights.tolist(), strict=True
+        )
+        for index, is_angle, wanted, weight in columns:
+            if weight:
+                error = states[..., index] - wanted
+                if is_angle:  # 2 (1 - cos error) = (2 sin (error / 2))^2
+                    error, weight = torch.sin(0.5 * error), 4.0 * weight
+                total = torch.addcmul(total, error, error, value=weight)
+        return total
+
+
+def _weighted_squares(values: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the sum (...) over the columns of values (..., K) of weight x value^2."""
+    total = torch.zeros_like(values[..., 0])
+    for column, weight in zip(values.unbind(-1), weights, strict=True):
+        if weight:
+            total = torch.addcmul(total, column, column, value=weight)
+    return total
 
 
 class _Effort:
     def __init__(self, weights: Sequence[float]) -> None:
-        self._weights = torch.tensor(weights)
+        self._weights = weights
 
     def __call__(self, steps: Steps) -> Tensor:
-        return steps.actions.square() @ self._weights.to(steps.actions)
+        return _weighted_squares(steps.actions, self._weights)
 
 
 class _Rate:
     def __init__(self, weights: Sequence[float]) -> None:
-        self._weights = torch.tensor(weights)
+        self._weights = weights
 
     def __call__(self, steps: Steps) -> Tensor:
-        return (steps.actions - steps.before).square() @ self._weights.to(steps.actions)
+        return _weighted_squares(steps.actions - steps.before, self._weights)
 
 
 class _LearnedReward:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -157,9 +158,19 @@ class Planner(ABC):
         """Let a new model make what it needs for the first plan, ahead of it."""
         self._rehearse(model, rows=1)
 
-    def _rehearse(self, model: DynamicsModel, rows: int, propagation: str = "mean") -> None:
+    def _rehearse(
+        self,
+        model: DynamicsModel,
+        rows: int,
+        propagation: str = "mean",
+        precision: str = "float32",
+    ) -> float:
+        """Predict one step of so many rows; return the seconds that it took."""
         states = torch.zeros(rows, model.features.state_dimensions)
-        model.rollout(states, torch.zeros(1, rows, self.action_dimensions), propagation)
+        actions = torch.zeros(1, rows, self.action_dimensions)
+        begin = time.perf_counter()
+        model.rollout(states, actions, propagation, precision=precision)
+        return time.perf_counter() - begin
 
     def _start(self, last: Plan | None) -> Tensor:
         """Return the actions (H, A) that planning starts from."""

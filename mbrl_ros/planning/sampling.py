@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.dynamics.model import PRECISIONS, PROPAGATIONS, DynamicsModel
 from mbrl_ros.planning.objective import Objective
 from mbrl_ros.planning.planner import (
     Plan,
@@ -29,6 +29,9 @@ RISKS = ("mean", "deviation", "cvar")
 # Where time is short, candidates are left out by whole parts of all of them, so that buffers
 # are made for few sizes only.
 _PARTS = 8
+# Rehearsals to measure by, and the share of the time that makes less precision worth it.
+_REHEARSALS = 5
+_WORTH_IT = 0.8
 # How much each new measurement of time a candidate counts.
 _GAIN = 0.2
 
@@ -84,12 +87,21 @@ class SamplingPlanner(Planner):
             choices=RISKS,
         ),
         Setting("risk_weight", 0.5, "See `risk`.", 0.0, 100.0),
+        Setting(
+            "precision",
+            "float32",
+            "What candidates are rolled out in; bfloat16: hidden layers of networks with 8 bits, "
+            "about twice as fast on processors that have such products; auto: measure once, take "
+            "bfloat16 if it is faster. The plan itself is always predicted in float32.",
+            choices=("auto", *PRECISIONS),
+        ),
     )
     samples: int
     propagation: str
     particles: int
     risk: str
     risk_weight: float
+    precision: str
 
     def __init__(
         self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
@@ -104,6 +116,8 @@ class SamplingPlanner(Planner):
                 f"risk_weight is {self.risk_weight}, expected a share above 0 and up to 1"
             )
         self._seconds = math.nan  # that one candidate takes
+        self._chosen = "float32" if self.precision == "auto" else self.precision
+        self._measured = self.precision != "auto"
 
     def search(self, last: Plan | None) -> Search:
         """Return where the first candidates of a tick are drawn."""
@@ -156,7 +170,7 @@ class SamplingPlanner(Planner):
         actions = torch.clamp(update.actions, self.lower, self.upper)
         states = self._rollout(problem, model, actions[:, None])
         cost = self._score(problem, model, states, actions[:, None])
-        if not cost.isfinite().all():
+        if not (cost.isfinite().all() and states.isfinite().all()):
             raise PlanningError("the planned trajectory holds values that are not finite")
         return Plan(
             actions,
@@ -170,9 +184,23 @@ class SamplingPlanner(Planner):
         )
 
     def prepare(self, model: DynamicsModel) -> None:
-        """Let a new model make its buffers for all candidates, and for one trajectory."""
+        """Let a new model make its buffers for all candidates, and for one trajectory.
+
+        With precision `auto` the first call also measures which one to use.
+        """
         super().prepare(model)
-        self._rehearse(model, self.samples * self.particles, self._propagation(model))
+        rows, propagation = self.samples * self.particles, self._propagation(model)
+        if not self._measured:
+            taken = {
+                precision: min(
+                    self._rehearse(model, rows, propagation, precision) for _ in range(_REHEARSALS)
+                )
+                for precision in PRECISIONS
+            }
+            if taken["bfloat16"] < _WORTH_IT * taken["float32"]:
+                self._chosen = "bfloat16"
+            self._measured = True
+        self._rehearse(model, rows, propagation, self._chosen)
 
     def _propagation(self, model: DynamicsModel) -> str:
         return model.planning_propagation if self.propagation == "auto" else self.propagation
@@ -198,8 +226,12 @@ class SamplingPlanner(Planner):
         particles = candidates
         if self.particles > 1:
             particles = candidates.repeat_interleave(self.particles, dim=1)
-        states = self._rollout(problem, model, particles, self._propagation(model), generator)
+        states = self._rollout(
+            problem, model, particles, self._propagation(model), generator, self._chosen
+        )
         costs = self._score(problem, model, states, particles)
+        # Cost terms need not look at every dimension; what is not finite once stays so.
+        costs = torch.where(states[-1].isfinite().all(1), costs, torch.nan)
         if self.particles > 1:
             costs = self._risked(costs.view(-1, self.particles))
         seconds = (time.perf_counter() - begin) / candidates.shape[1]
@@ -231,7 +263,8 @@ class SamplingPlanner(Planner):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
         in_force = actions_in_force(problem.previous_action, actions, problem.delay_fraction)
         start = problem.state.expand(actions.shape[1], -1)
-        return model.rollout(start, in_force, propagation, generator)
+        return model.rollout(start, in_force, propagation, generator, precision)
