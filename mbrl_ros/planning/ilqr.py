@@ -91,6 +91,7 @@ def polish(
         current.states.float(),
         current.cost,
         iterations=done,
+        samples=system.followed,
     )
 
 
@@ -133,7 +134,10 @@ class _Policy:
 
 
 class _System:
-    """The problem as a discrete system whose state is that of the robot and the action before."""
+    """The problem as a discrete system whose state is that of the robot and the action before.
+
+    followed: how many trajectories it has rolled out.
+    """
 
     def __init__(
         self, objective: Objective, planner: Planner, problem: Problem, model: DynamicsModel
@@ -146,6 +150,7 @@ class _System:
         self._goal = goal if goal.ndim == 2 else goal.expand(planner.horizon, -1)
         self._lower, self._upper = planner.lower.double(), planner.upper.double()
         self._size, self._actions = len(self._start), len(self._lower)
+        self.followed = 0
 
     def roll_out(self, actions: Tensor) -> _Trajectory:
         """Follow actions (H, A)."""
@@ -172,6 +177,7 @@ class _System:
         sizes: tuple[float, ...],
     ) -> list[_Trajectory]:
         count = len(sizes)
+        self.followed += count
         step = self._model.stepper("mean", count)
         scale = torch.tensor(sizes, dtype=torch.float64)[:, None]
         state, before = self._start.expand(count, -1), self._previous.expand(count, -1)
