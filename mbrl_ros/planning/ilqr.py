@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,13 +15,23 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.planning.objective import Objective, Steps
-from mbrl_ros.planning.planner import Plan, Planner, PlanningError, Problem, Setting
+from mbrl_ros.planning.planner import (
+    Plan,
+    Planner,
+    PlanningError,
+    Problem,
+    Setting,
+    actions_in_force,
+)
 
 _STEP_SIZES = tuple(0.5**k for k in range(10))
 _FACTOR = 4.0  # by which the regularisation changes
 _LEAST, _MOST = 1e-8, 1e8  # regularisation
 _ACCEPTED = 1e-3  # share of the expected improvement that must come true
+_START_NOISE = 0.5  # standard deviation of random sequences, as a share of half the range
+_START_COLOUR = 1.0  # and their colour: pink
 _CONVERGED = 1e-9  # expected improvement, as a share of the cost, that is not worth a step
 
 
@@ -32,7 +42,8 @@ class ILQR(Planner):
     in the backward pass of Tassa et al., "Control-limited differential dynamic programming"
     (ICRA 2014). All step sizes are tried at once. Two things that a robot's plan has are part of
     the state: the action before, for its rate and for commands that arrive late, and a goal
-    that moves. Works in double precision; finds the bottom of the valley that it starts in.
+    that moves. Works in double precision; finds the bottom of the valley that it starts in, so
+    that without a plan before it begins with the best of a few random sequences.
     """
 
     kind = "ilqr"
@@ -40,10 +51,46 @@ class ILQR(Planner):
         Setting(s.name, 5, s.description, s.least, s.most) if s.name == "iterations" else s
         for s in Planner.settings
     )
+    own_settings: ClassVar[tuple[Setting, ...]] = (
+        Setting(
+            "starts", 64, "Random sequences that the first plan starts from the best of.", 1, 10_000
+        ),
+    )
+    starts: int
 
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
         """Improve the last plan."""
-        return polish(self.objective, self, problem, model, self._start(last), self.iterations)
+        if last is not None:
+            actions = self._start(last)
+            return polish(self.objective, self, problem, model, actions, self.iterations)
+        begin = time.perf_counter()
+        actions = self._best_start(problem, model)
+        budget = problem.time_budget - (time.perf_counter() - begin)
+        problem = replace(problem, time_budget=max(budget, 0.0))
+        found = polish(self.objective, self, problem, model, actions, self.iterations)
+        return replace(found, samples=found.samples + self.starts)
+
+    def prepare(self, model: DynamicsModel) -> None:
+        """Let a new model make its buffers for the first plan, and for those after it."""
+        super().prepare(model)
+        self._rehearse(model, self.starts)
+
+    def _best_start(self, problem: Problem, model: DynamicsModel) -> Tensor:
+        """Return the best (H, A) of random sequences around the middle, and of that itself."""
+        generator = torch.Generator().manual_seed(problem.seed)
+        noise = coloured_noise(
+            _START_COLOUR, self.horizon, self.starts, self.action_dimensions, generator
+        )
+        noise[:, 0] = 0.0
+        middle = (self.lower + self.upper) / 2.0
+        candidates = torch.addcmul(middle, noise, _START_NOISE * self.half_range)
+        candidates = torch.clamp(candidates, self.lower, self.upper)
+        in_force = actions_in_force(problem.previous_action, candidates, problem.delay_fraction)
+        states = model.rollout(problem.state.expand(self.starts, -1), in_force)
+        costs = self.objective.cost(
+            states, candidates, problem.goal, problem.previous_action, model
+        )
+        return candidates[:, int(torch.where(costs.isfinite(), costs, torch.inf).argmin())]
 
 
 def polish(
@@ -73,9 +120,12 @@ def polish(
         if expansion is None:
             expansion = system.expand(current)
         policy = system.backward(expansion, current, regularisation)
-        if policy is None:
+        while policy is None and regularisation < _MOST:
+            # As good as free next to an expansion, so that it takes no iteration.
             regularisation *= _FACTOR**2
-            continue
+            policy = system.backward(expansion, current, regularisation)
+        if policy is None:
+            break
         if policy.expected(1.0) < _CONVERGED * (abs(current.cost) + 1.0):
             break
         best = system.search(current, policy)
@@ -220,9 +270,9 @@ class _System:
         return _Expansion(
             jacobian.double().numpy(),
             gradient.numpy(),
-            hessian.numpy(),
+            _convex(hessian).numpy(),
             slope[0].numpy(),
-            bend[0].numpy(),
+            _convex(bend)[0].numpy(),
         )
 
     def _cost_derivatives(self, current: _Trajectory) -> tuple[Tensor, Tensor]:
@@ -303,6 +353,16 @@ def _derivatives(
                 )
                 hessian[:, row + i] = torch.cat(bends, dim=1)
     return gradient, hessian
+
+
+def _convex(hessian: Tensor) -> Tensor:
+    """Return the nearest Hessians (H, n, n) that are not negative in any direction.
+
+    Of costs such as that of an angle far from its goal, the quadratic problem would have no
+    minimum, and the regularisation that gives it one would slow down all other directions.
+    """
+    values, vectors = torch.linalg.eigh(hessian)
+    return vectors * values.clamp_min(0.0)[:, None] @ vectors.mT
 
 
 def _bounded(
