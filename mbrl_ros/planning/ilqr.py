@@ -53,7 +53,11 @@ class ILQR(Planner):
     )
     own_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(
-            "starts", 64, "Random sequences that the first plan starts from the best of.", 1, 10_000
+            "starts",
+            64,
+            "Random sequences that the first plan starts from the best of.",
+            1,
+            10_000,
         ),
     )
     starts: int
@@ -158,7 +162,7 @@ class _Expansion:
     """Derivatives along a trajectory.
 
     jacobian (H, D, D + 2A): of the next state by state, action before and action. gradient
-    (H, 2D + 2A), hessian: of the stage cost by state, next state, action before and action.
+    (H, 2D + 2A), hessian: of the stage cost by state, action before, next state and action.
     last_gradient (D,), last_hessian: of the terminal cost.
     """
 
@@ -277,12 +281,12 @@ class _System:
 
     def _cost_derivatives(self, current: _Trajectory) -> tuple[Tensor, Tensor]:
         def cost(parts: list[Tensor]) -> Tensor:
-            start, state, before, action = parts
+            start, before, state, action = parts
             return self._objective.stage_cost(
                 Steps(start, action, state, before, self._goal, self._model)
             )
 
-        parts = [current.states[:-1], current.states[1:], current.before, current.actions]
+        parts = [current.states[:-1], current.before, current.states[1:], current.actions]
         return _derivatives(cost, parts)
 
     def backward(
@@ -297,22 +301,21 @@ class _System:
         linear = quadratic = 0.0
         actions = current.actions.numpy()
         lower, upper = self._lower.numpy() - actions, self._upper.numpy() - actions
-        # From changes of (state, action before, action) to those of all that the cost sees,
-        # ordered (state, next state, action before, action).
+        # From changes of (state, action before, action) to those of all that the cost sees.
         chain = np.zeros((2 * d + 2 * a, d + 2 * a))
-        chain[:d, :d] = np.eye(d)
-        chain[2 * d :, d:] = np.eye(2 * a)
-        # The next step's state is (next state, action).
-        following = np.r_[d : 2 * d, 2 * d + a : 2 * d + 2 * a]
+        chain[: d + a, : d + a] = np.eye(d + a)
+        chain[2 * d + a :, d + a :] = np.eye(a)
+        identity = regularisation * np.eye(a)
         for t in range(horizon - 1, -1, -1):
             slope, bend = expansion.gradient[t].copy(), expansion.hessian[t].copy()
-            slope[following] += value
-            bend[np.ix_(following, following)] += curvature
-            chain[d : 2 * d] = expansion.jacobian[t]
+            # The next step's state is (next state, action).
+            slope[d + a :] += value
+            bend[d + a :, d + a :] += curvature
+            chain[d + a : 2 * d + a] = expansion.jacobian[t]
             slope, bend = chain.T @ slope, chain.T @ bend @ chain
             q, qq = slope[d + a :], bend[d + a :, d + a :]
             cross = bend[d + a :, : d + a]
-            solved = _bounded(qq + regularisation * np.eye(a), q, lower[t], upper[t], open_loop[t])
+            solved = _bounded(qq + identity, q, lower[t], upper[t], open_loop[t])
             if solved is None:
                 return None
             step, free, inverse = solved
@@ -373,28 +376,32 @@ def _bounded(
     Returns x, which of its entries are free, and the inverse of the free part of the Hessian;
     None if that is not positive definite. Tassa et al. (2014), section IV.
     """
-    x = np.clip(x, lower, upper)
+    x = np.minimum(np.maximum(x, lower), upper)
+    before: np.ndarray | None = None
     for _ in range(20):
         slope = gradient + hessian @ x
         held = ((x <= lower) & (slope > 0.0)) | ((x >= upper) & (slope < 0.0))
         free = ~held
-        part = hessian[np.ix_(free, free)]
-        try:
-            np.linalg.cholesky(part)
-        except np.linalg.LinAlgError:
-            return None
-        inverse = np.linalg.inv(part)
+        if before is None or (free != before).any():
+            part = hessian[free][:, free]
+            try:
+                np.linalg.cholesky(part)
+            except np.linalg.LinAlgError:
+                return None
+            inverse, before = np.linalg.inv(part), free
         step = np.zeros_like(x)
         step[free] = -inverse @ slope[free]
         if np.abs(step).max(initial=0.0) < 1e-10 * (1.0 + np.abs(x).max()):
             break
         size, cost = 1.0, 0.5 * x @ hessian @ x + gradient @ x
         while size > 1e-8:
-            moved = np.clip(x + size * step, lower, upper)
+            moved = np.minimum(np.maximum(x + size * step, lower), upper)
             if 0.5 * moved @ hessian @ moved + gradient @ moved < cost:
                 break
             size *= 0.5
         else:
             break
         x = moved
+        if free.all() and size == 1.0 and (lower < x).all() and (x < upper).all():
+            break  # Newton's step solves what no bound touches
     return x, free, inverse
