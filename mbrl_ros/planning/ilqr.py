@@ -43,7 +43,7 @@ class ILQR(Planner):
     (ICRA 2014). All step sizes are tried at once. Two things that a robot's plan has are part of
     the state: the action before, for its rate and for commands that arrive late, and a goal
     that moves. Works in double precision; finds the bottom of the valley that it starts in, so
-    that without a plan before it begins with the best of a few random sequences.
+    that without a plan before it also starts from the best of a few random sequences.
     """
 
     kind = "ilqr"
@@ -55,37 +55,47 @@ class ILQR(Planner):
         Setting(
             "starts",
             64,
-            "Random sequences that the first plan starts from the best of.",
-            1,
+            "Random sequences; the first plan starts from the best of them as well as from the "
+            "middle of the bounds.",
+            0,
             10_000,
         ),
     )
     starts: int
 
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
-        """Improve the last plan."""
-        if last is not None:
-            actions = self._start(last)
-            return polish(self.objective, self, problem, model, actions, self.iterations)
+        """Improve the last plan; the first one comes of two starts."""
+        if last is not None or self.starts == 0:
+            return self._polished(problem, model, self._start(last))
+        # The middle of the bounds may have no slope to leave it by, so that a second attempt is
+        # worth half of the time, once.
         begin = time.perf_counter()
-        actions = self._best_start(problem, model)
-        budget = problem.time_budget - (time.perf_counter() - begin)
-        problem = replace(problem, time_budget=max(budget, 0.0))
-        found = polish(self.objective, self, problem, model, actions, self.iterations)
-        return replace(found, samples=found.samples + self.starts)
+        half = replace(problem, time_budget=problem.time_budget / 2.0)
+        plan = self._polished(half, model, self._start(None))
+        left = problem.time_budget - (time.perf_counter() - begin)
+        problem = replace(problem, time_budget=left)
+        try:
+            other = self._polished(problem, model, self._best_start(problem, model))
+        except PlanningError:
+            return plan
+        samples = plan.samples + self.starts + other.samples
+        return replace(other if other.cost < plan.cost else plan, samples=samples)
+
+    def _polished(self, problem: Problem, model: DynamicsModel, actions: Tensor) -> Plan:
+        return polish(self.objective, self, problem, model, actions, self.iterations)
 
     def prepare(self, model: DynamicsModel) -> None:
         """Let a new model make its buffers for the first plan, and for those after it."""
         super().prepare(model)
-        self._rehearse(model, self.starts)
+        if self.starts:
+            self._rehearse(model, self.starts)
 
     def _best_start(self, problem: Problem, model: DynamicsModel) -> Tensor:
-        """Return the best (H, A) of random sequences around the middle, and of that itself."""
+        """Return the best (H, A) of random sequences around the middle of the bounds."""
         generator = torch.Generator().manual_seed(problem.seed)
         noise = coloured_noise(
             _START_COLOUR, self.horizon, self.starts, self.action_dimensions, generator
         )
-        noise[:, 0] = 0.0
         middle = (self.lower + self.upper) / 2.0
         candidates = torch.addcmul(middle, noise, _START_NOISE * self.half_range)
         candidates = torch.clamp(candidates, self.lower, self.upper)
