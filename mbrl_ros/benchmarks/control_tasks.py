@@ -130,7 +130,7 @@ def _running_cheetah() -> RobotSpec:
     return replace(robot, cost=Cost(goal={}, effort=effort, terms=terms))
 
 
-_UP_TO_2000 = (60, 200, 600, 2000)
+_BUDGETS = (60, 200, 600)
 TASKS = {
     task.name: task
     for task in (
@@ -145,7 +145,7 @@ TASKS = {
             goal=(0.0, 0.0),
             steps=100,
             horizon=25,
-            budgets=_UP_TO_2000,
+            budgets=_BUDGETS,
         ),
         ControlTask(
             "arm2",
@@ -158,7 +158,7 @@ TASKS = {
             goal=(1.5, 1.0),
             steps=50,
             horizon=25,
-            budgets=_UP_TO_2000,
+            budgets=_BUDGETS,
         ),
         ControlTask(
             "diff_drive",
@@ -171,7 +171,7 @@ TASKS = {
             goal=(3.0, 0.0),
             steps=70,
             horizon=25,
-            budgets=_UP_TO_2000,
+            budgets=_BUDGETS,
         ),
         ControlTask(
             "half_cheetah",
@@ -182,7 +182,7 @@ TASKS = {
             start=(0.0,) * 17,
             spread=0.05,
             goal=(0.0,),
-            steps=60,
+            steps=50,
             horizon=20,
             budgets=(30, 100, 300),
         ),
