@@ -17,7 +17,7 @@ from mbrl_ros.cli import app
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.planning.planner import Plan, Problem, make_planner
 
-TINY = Effort(("diff_drive",), 1, 0.1, 1, 0.0, all_episodes=False)
+TINY = Effort(("diff_drive",), 1, 0.1, 1, 0, all_episodes=False)
 
 
 @pytest.mark.parametrize("name", ["cartpole", "arm2"])

@@ -44,15 +44,16 @@ class Effort:
     """How much a run may cost.
 
     seeds: episodes of each planner. share: of an episode's steps that are run. budgets: the
-    first so many of a task's. training_s: seconds after which no further slice of training
-    begins. all_episodes: learn from all of a log, or from the first few of it only.
+    first so many of a task's. slices: of training of a model at most, counted and not timed, so
+    that it comes out the same. all_episodes: learn from all of a log, or from the first few of
+    it only.
     """
 
     tasks: tuple[str, ...]
     seeds: int
     share: float
     budgets: int
-    training_s: float
+    slices: int
     all_episodes: bool
 
 
@@ -61,10 +62,10 @@ QUICK = Effort(
     seeds=1,
     share=0.4,
     budgets=2,
-    training_s=2.0,
+    slices=10,
     all_episodes=False,
 )
-FULL = Effort(tuple(TASKS), seeds=3, share=1.0, budgets=3, training_s=60.0, all_episodes=True)
+FULL = Effort(tuple(TASKS), seeds=3, share=1.0, budgets=3, slices=500, all_episodes=True)
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,9 @@ def _learn(
 ) -> DynamicsModel:
     model, begin = make_model(task.learned, log.robot, seed), time.perf_counter()
     model.update(transitions(log.training))
-    while model.improve() and time.perf_counter() - begin < effort.training_s:
-        pass
+    for _ in range(effort.slices):
+        if not model.improve():
+            break
     say(f"{task.name}: {task.learned} trained for {time.perf_counter() - begin:.1f} s")
     return model
 
