@@ -227,6 +227,7 @@ def train(
     from mbrl_ros.offline.evaluation_report import show
     from mbrl_ros.robots import load_robot
 
+    _check_folder(output, "-o")
     torch.set_num_threads(threads)
     try:
         spec = load_robot(robot)
@@ -271,6 +272,10 @@ def evaluate_model(
     seed: SeedOption = 0,
 ) -> None:
     """Measure a model: open-loop error, calibration and when it diverges, against horizon."""
+    for option, path in (("--json", json_file), ("--plot", plot)):
+        _check_folder(path, option)
+    if not model.is_file():
+        raise _fail(f"--model {model}: there is no such file; `mbrl train` writes one")
     from mbrl_ros.dynamics import snapshot
     from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
     from mbrl_ros.offline import sources
@@ -393,7 +398,9 @@ def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
 @bench.command("plan")
 def bench_plan(
     json_file: JsonOption = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not a quarter of an hour.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two minutes, not a quarter of an hour.")
+    ] = False,
     libraries: Annotated[
         str | None,
         typer.Option(
@@ -427,12 +434,59 @@ def bench_plan(
     _write_json(json_file, [row.plain() for row in rows])
 
 
-def _check_folder(path: Path | None) -> None:
+@bench.command("control")
+def bench_control(
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw cost against time there (PNG, PDF).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not half an hour.")] = False,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Of cartpole, arm2, diff_drive, half_cheetah."),
+    ] = None,
+    planners: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Kinds of planners; default: all.")
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Logs to learn from; what is missing there is made."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare planners: cost of an episode against time of a plan, dynamics true and learned."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import control
+
+    _check_folder(json_file)
+    _check_folder(plot, "--plot")
+    try:
+        rows = control.run(
+            None if tasks is None else _names(tasks, ()),
+            None if planners is None else _names(planners, ()),
+            control.QUICK if quick else control.FULL,
+            seed,
+            logs,
+            _say,
+        )
+    except control.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(control.table(rows))
+    _write_json(json_file, [row.plain() for row in rows])
+    if plot is not None:
+        try:
+            control.draw(rows, plot)
+        except (OSError, ValueError) as error:
+            raise _fail(f"--plot {plot}: {error}", 1) from None
+
+
+def _check_folder(path: Path | None, option: str = "--json") -> None:
     """Refuse a file that could not be written in the end, before the work is done."""
     if path is not None and not path.absolute().parent.is_dir():
-        raise _fail(f"--json {path}: there is no folder {path.absolute().parent}")
+        raise _fail(f"{option} {path}: there is no folder {path.absolute().parent}")
     if path is not None and path.is_dir():
-        raise _fail(f"--json {path}: is a folder, expected a file")
+        raise _fail(f"{option} {path}: is a folder, expected a file")
 
 
 def _write_json(path: Path | None, values: object) -> None:

@@ -65,4 +65,8 @@ PLANNERS = Kinds(
         "mppi+ilqr": "mbrl_ros.planning.polished:PolishedMPPI",
     },
 )
-COSTS = Kinds("cost term", "mbrl_ros.costs", {})
+COSTS = Kinds(
+    "cost term",
+    "mbrl_ros.costs",
+    {"linear": "mbrl_ros.planning.linear_cost:LinearCost"},
+)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ def _simulated(
     generator = torch.Generator().manual_seed(seed)
     episodes: list[Trajectory] = []
     while len(episodes) < count:
-        policy = make_policy(_noise(bounds, steps, generator), len(episodes))
+        policy = make_policy(excitation(bounds, steps, generator), len(episodes))
         plant.reset()
         states: list[list[float]] = [_state(robot, plant)]
         actions: list[list[float]] = []
@@ -170,18 +171,20 @@ def _simulated(
             actions.append(action)
         if len(actions) >= _SHORTEST:
             episodes.append(
-                _episode(robot, torch.tensor(states).double(), torch.tensor(actions).double())
+                make_episode(robot, torch.tensor(states).double(), torch.tensor(actions).double())
             )
     return episodes
 
 
-def _episode(robot: RobotSpec, states: Tensor, actions: Tensor) -> Trajectory:
+def make_episode(robot: RobotSpec, states: Tensor, actions: Tensor) -> Trajectory:
     """Make a trajectory of states (T + 1, D) and actions (T, A) that begins at time zero."""
     stamps = torch.arange(len(states)) * robot.period_nanoseconds
     return Trajectory(stamps, states, actions, actions.new_zeros(len(actions), 0))
 
 
-def _noise(bounds: list[tuple[float, float]], steps: int, generator: torch.Generator) -> Tensor:
+def excitation(
+    bounds: list[tuple[float, float]], steps: int, generator: torch.Generator
+) -> Tensor:
     """Draw pink noise (steps, A) of a scale and around a middle that are drawn as well."""
     low, high = torch.tensor(bounds).T
     least, most = _SCALES
@@ -228,7 +231,8 @@ def _half_cheetah_robot() -> RobotSpec:
     )
 
 
-def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
+def half_cheetah_environment() -> Any:
+    """Make HalfCheetah-v5; raises MissingPackage if that cannot be."""
     try:
         import gymnasium
         import mujoco
@@ -237,23 +241,28 @@ def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
             f"it needs Gymnasium and MuJoCo, which cannot be imported ({error}); "
             f"install them with: {INSTALL}"
         ) from None
-    steps = 200
     # MuJoCo would write a log file about an attribute in Gymnasium's model.
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     environment = gymnasium.make("HalfCheetah-v5")
     mujoco.set_mju_user_warning(before)
+    return environment
+
+
+def _half_cheetah(robot: RobotSpec, count: int, seed: int) -> list[Trajectory]:
+    environment = half_cheetah_environment()
+    steps = 200
     bounds = [dimension.bounds for dimension in robot.command.dimensions]
     generator = torch.Generator().manual_seed(seed)
     episodes = []
     for index in range(count):
-        actions = _noise(bounds, steps, generator).clamp(-1.0, 1.0).double()
+        actions = excitation(bounds, steps, generator).clamp(-1.0, 1.0).double()
         observation, _ = environment.reset(seed=seed if index == 0 else None)
         states = [observation]
         for action in actions.numpy():
             observation, *_ = environment.step(action)
             states.append(observation)
-        episodes.append(_episode(robot, torch.from_numpy(np.array(states)), actions))
+        episodes.append(make_episode(robot, torch.from_numpy(np.array(states)), actions))
     environment.close()
     return episodes
 
@@ -348,5 +357,5 @@ def load_log(path: Path, robot: RobotSpec) -> Log:
     parts = zip(
         states.split([length + 1 for length in lengths]), actions.split(lengths), strict=True
     )
-    episodes = [_episode(robot, *part) for part in parts]
+    episodes = [make_episode(robot, *part) for part in parts]
     return Log(robot, tuple(episodes[test:]), tuple(episodes[:test]))

@@ -30,7 +30,7 @@ class CEM(SamplingPlanner):
             "noise", 0.5, "Standard deviation at first, as a share of half the range.", 1e-6, 10.0
         ),
         Setting("least_noise", 0.02, "Standard deviation at last, likewise.", 0.0, 10.0),
-        Setting("elite_share", 0.1, "Share of the candidates that are elite.", 1e-6, 1.0),
+        Setting("elite_share", 0.05, "Share of the candidates that are elite.", 1e-6, 1.0),
         Setting(
             "momentum", 0.1, "Share of mean and deviation that an iteration keeps.", 0.0, 0.99
         ),

@@ -14,6 +14,9 @@ from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.planning.planner import Setting
 from mbrl_ros.planning.sampling import Search, Update
 
+# Where they are not those of CEM, by `mbrl bench control`.
+_DEFAULTS = {"elite_share": 0.1, "least_noise": 0.05}
+
 
 class ICEM(CEM):
     """CEM with a memory and with noise that moves a robot.
@@ -26,10 +29,13 @@ class ICEM(CEM):
 
     kind = "icem"
     own_settings: ClassVar[tuple[Setting, ...]] = (
-        *CEM.own_settings,
+        *(
+            Setting(s.name, _DEFAULTS.get(s.name, s.default), s.description, s.least, s.most)
+            for s in CEM.own_settings
+        ),
         Setting("noise_exponent", 2.0, "Colour of the noise: 0 white, 1 pink, 2 red.", 0.0, 4.0),
         Setting("decay", 1.25, "Factor by which the population falls an iteration.", 1.0, 10.0),
-        Setting("kept_share", 0.3, "Share of the elite that is kept.", 0.0, 1.0),
+        Setting("kept_share", 0.6, "Share of the elite that is kept.", 0.0, 1.0),
     )
     noise_exponent: float
     decay: float

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,13 +15,23 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.planning.objective import Objective, Steps
-from mbrl_ros.planning.planner import Plan, Planner, PlanningError, Problem, Setting
+from mbrl_ros.planning.planner import (
+    Plan,
+    Planner,
+    PlanningError,
+    Problem,
+    Setting,
+    actions_in_force,
+)
 
 _STEP_SIZES = tuple(0.5**k for k in range(10))
 _FACTOR = 4.0  # by which the regularisation changes
 _LEAST, _MOST = 1e-8, 1e8  # regularisation
 _ACCEPTED = 1e-3  # share of the expected improvement that must come true
+_START_NOISE = 0.5  # standard deviation of random sequences, as a share of half the range
+_START_COLOUR = 1.0  # and their colour: pink
 _CONVERGED = 1e-9  # expected improvement, as a share of the cost, that is not worth a step
 
 
@@ -32,7 +42,8 @@ class ILQR(Planner):
     in the backward pass of Tassa et al., "Control-limited differential dynamic programming"
     (ICRA 2014). All step sizes are tried at once. Two things that a robot's plan has are part of
     the state: the action before, for its rate and for commands that arrive late, and a goal
-    that moves. Works in double precision; finds the bottom of the valley that it starts in.
+    that moves. Works in double precision; finds the bottom of the valley that it starts in, so
+    that without a plan before it also starts from the best of a few random sequences.
     """
 
     kind = "ilqr"
@@ -40,10 +51,60 @@ class ILQR(Planner):
         Setting(s.name, 5, s.description, s.least, s.most) if s.name == "iterations" else s
         for s in Planner.settings
     )
+    own_settings: ClassVar[tuple[Setting, ...]] = (
+        Setting(
+            "starts",
+            64,
+            "Random sequences; the first plan starts from the best of them as well as from the "
+            "middle of the bounds.",
+            0,
+            10_000,
+        ),
+    )
+    starts: int
 
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
-        """Improve the last plan."""
-        return polish(self.objective, self, problem, model, self._start(last), self.iterations)
+        """Improve the last plan; the first one comes of two starts."""
+        if last is not None or self.starts == 0:
+            return self._polished(problem, model, self._start(last))
+        # The middle of the bounds may have no slope to leave it by, so that a second attempt is
+        # worth half of the time, once.
+        begin = time.perf_counter()
+        half = replace(problem, time_budget=problem.time_budget / 2.0)
+        plan = self._polished(half, model, self._start(None))
+        left = problem.time_budget - (time.perf_counter() - begin)
+        problem = replace(problem, time_budget=left)
+        try:
+            other = self._polished(problem, model, self._best_start(problem, model))
+        except PlanningError:
+            return plan
+        samples = plan.samples + self.starts + other.samples
+        return replace(other if other.cost < plan.cost else plan, samples=samples)
+
+    def _polished(self, problem: Problem, model: DynamicsModel, actions: Tensor) -> Plan:
+        return polish(self.objective, self, problem, model, actions, self.iterations)
+
+    def prepare(self, model: DynamicsModel) -> None:
+        """Let a new model make its buffers for the first plan, and for those after it."""
+        super().prepare(model)
+        if self.starts:
+            self._rehearse(model, self.starts)
+
+    def _best_start(self, problem: Problem, model: DynamicsModel) -> Tensor:
+        """Return the best (H, A) of random sequences around the middle of the bounds."""
+        generator = torch.Generator().manual_seed(problem.seed)
+        noise = coloured_noise(
+            _START_COLOUR, self.horizon, self.starts, self.action_dimensions, generator
+        )
+        middle = (self.lower + self.upper) / 2.0
+        candidates = torch.addcmul(middle, noise, _START_NOISE * self.half_range)
+        candidates = torch.clamp(candidates, self.lower, self.upper)
+        in_force = actions_in_force(problem.previous_action, candidates, problem.delay_fraction)
+        states = model.rollout(problem.state.expand(self.starts, -1), in_force)
+        costs = self.objective.cost(
+            states, candidates, problem.goal, problem.previous_action, model
+        )
+        return candidates[:, int(torch.where(costs.isfinite(), costs, torch.inf).argmin())]
 
 
 def polish(
@@ -73,9 +134,12 @@ def polish(
         if expansion is None:
             expansion = system.expand(current)
         policy = system.backward(expansion, current, regularisation)
-        if policy is None:
+        while policy is None and regularisation < _MOST:
+            # As good as free next to an expansion, so that it takes no iteration.
             regularisation *= _FACTOR**2
-            continue
+            policy = system.backward(expansion, current, regularisation)
+        if policy is None:
+            break
         if policy.expected(1.0) < _CONVERGED * (abs(current.cost) + 1.0):
             break
         best = system.search(current, policy)
@@ -91,6 +155,7 @@ def polish(
         current.states.float(),
         current.cost,
         iterations=done,
+        samples=system.followed,
     )
 
 
@@ -107,7 +172,7 @@ class _Expansion:
     """Derivatives along a trajectory.
 
     jacobian (H, D, D + 2A): of the next state by state, action before and action. gradient
-    (H, 2D + 2A), hessian: of the stage cost by state, next state, action before and action.
+    (H, 2D + 2A), hessian: of the stage cost by state, action before, next state and action.
     last_gradient (D,), last_hessian: of the terminal cost.
     """
 
@@ -133,7 +198,10 @@ class _Policy:
 
 
 class _System:
-    """The problem as a discrete system whose state is that of the robot and the action before."""
+    """The problem as a discrete system whose state is that of the robot and the action before.
+
+    followed: how many trajectories it has rolled out.
+    """
 
     def __init__(
         self, objective: Objective, planner: Planner, problem: Problem, model: DynamicsModel
@@ -146,6 +214,7 @@ class _System:
         self._goal = goal if goal.ndim == 2 else goal.expand(planner.horizon, -1)
         self._lower, self._upper = planner.lower.double(), planner.upper.double()
         self._size, self._actions = len(self._start), len(self._lower)
+        self.followed = 0
 
     def roll_out(self, actions: Tensor) -> _Trajectory:
         """Follow actions (H, A)."""
@@ -172,6 +241,7 @@ class _System:
         sizes: tuple[float, ...],
     ) -> list[_Trajectory]:
         count = len(sizes)
+        self.followed += count
         step = self._model.stepper("mean", count)
         scale = torch.tensor(sizes, dtype=torch.float64)[:, None]
         state, before = self._start.expand(count, -1), self._previous.expand(count, -1)
@@ -214,19 +284,19 @@ class _System:
         return _Expansion(
             jacobian.double().numpy(),
             gradient.numpy(),
-            hessian.numpy(),
+            _convex(hessian).numpy(),
             slope[0].numpy(),
-            bend[0].numpy(),
+            _convex(bend)[0].numpy(),
         )
 
     def _cost_derivatives(self, current: _Trajectory) -> tuple[Tensor, Tensor]:
         def cost(parts: list[Tensor]) -> Tensor:
-            start, state, before, action = parts
+            start, before, state, action = parts
             return self._objective.stage_cost(
                 Steps(start, action, state, before, self._goal, self._model)
             )
 
-        parts = [current.states[:-1], current.states[1:], current.before, current.actions]
+        parts = [current.states[:-1], current.before, current.states[1:], current.actions]
         return _derivatives(cost, parts)
 
     def backward(
@@ -241,22 +311,21 @@ class _System:
         linear = quadratic = 0.0
         actions = current.actions.numpy()
         lower, upper = self._lower.numpy() - actions, self._upper.numpy() - actions
-        # From changes of (state, action before, action) to those of all that the cost sees,
-        # ordered (state, next state, action before, action).
+        # From changes of (state, action before, action) to those of all that the cost sees.
         chain = np.zeros((2 * d + 2 * a, d + 2 * a))
-        chain[:d, :d] = np.eye(d)
-        chain[2 * d :, d:] = np.eye(2 * a)
-        # The next step's state is (next state, action).
-        following = np.r_[d : 2 * d, 2 * d + a : 2 * d + 2 * a]
+        chain[: d + a, : d + a] = np.eye(d + a)
+        chain[2 * d + a :, d + a :] = np.eye(a)
+        identity = regularisation * np.eye(a)
         for t in range(horizon - 1, -1, -1):
             slope, bend = expansion.gradient[t].copy(), expansion.hessian[t].copy()
-            slope[following] += value
-            bend[np.ix_(following, following)] += curvature
-            chain[d : 2 * d] = expansion.jacobian[t]
+            # The next step's state is (next state, action).
+            slope[d + a :] += value
+            bend[d + a :, d + a :] += curvature
+            chain[d + a : 2 * d + a] = expansion.jacobian[t]
             slope, bend = chain.T @ slope, chain.T @ bend @ chain
             q, qq = slope[d + a :], bend[d + a :, d + a :]
             cross = bend[d + a :, : d + a]
-            solved = _bounded(qq + regularisation * np.eye(a), q, lower[t], upper[t], open_loop[t])
+            solved = _bounded(qq + identity, q, lower[t], upper[t], open_loop[t])
             if solved is None:
                 return None
             step, free, inverse = solved
@@ -299,6 +368,16 @@ def _derivatives(
     return gradient, hessian
 
 
+def _convex(hessian: Tensor) -> Tensor:
+    """Return the nearest Hessians (H, n, n) that are not negative in any direction.
+
+    Of costs such as that of an angle far from its goal, the quadratic problem would have no
+    minimum, and the regularisation that gives it one would slow down all other directions.
+    """
+    values, vectors = torch.linalg.eigh(hessian)
+    return vectors * values.clamp_min(0.0)[:, None] @ vectors.mT
+
+
 def _bounded(
     hessian: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -307,28 +386,32 @@ def _bounded(
     Returns x, which of its entries are free, and the inverse of the free part of the Hessian;
     None if that is not positive definite. Tassa et al. (2014), section IV.
     """
-    x = np.clip(x, lower, upper)
+    x = np.minimum(np.maximum(x, lower), upper)
+    before: np.ndarray | None = None
     for _ in range(20):
         slope = gradient + hessian @ x
         held = ((x <= lower) & (slope > 0.0)) | ((x >= upper) & (slope < 0.0))
         free = ~held
-        part = hessian[np.ix_(free, free)]
-        try:
-            np.linalg.cholesky(part)
-        except np.linalg.LinAlgError:
-            return None
-        inverse = np.linalg.inv(part)
+        if before is None or (free != before).any():
+            part = hessian[free][:, free]
+            try:
+                np.linalg.cholesky(part)
+            except np.linalg.LinAlgError:
+                return None
+            inverse, before = np.linalg.inv(part), free
         step = np.zeros_like(x)
         step[free] = -inverse @ slope[free]
         if np.abs(step).max(initial=0.0) < 1e-10 * (1.0 + np.abs(x).max()):
             break
         size, cost = 1.0, 0.5 * x @ hessian @ x + gradient @ x
         while size > 1e-8:
-            moved = np.clip(x + size * step, lower, upper)
+            moved = np.minimum(np.maximum(x + size * step, lower), upper)
             if 0.5 * moved @ hessian @ moved + gradient @ moved < cost:
                 break
             size *= 0.5
         else:
             break
         x = moved
+        if free.all() and size == 1.0 and (lower < x).all() and (x < upper).all():
+            break  # Newton's step solves what no bound touches
     return x, free, inverse

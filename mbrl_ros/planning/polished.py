@@ -39,9 +39,16 @@ class _Polished(SamplingPlanner):
             )
         except PlanningError:
             return sampled
+        samples = sampled.samples + better.samples
         if better.cost >= sampled.cost:
-            return sampled
-        return replace(sampled, actions=better.actions, states=better.states, cost=better.cost)
+            return replace(sampled, samples=samples)
+        return replace(
+            sampled,
+            actions=better.actions,
+            states=better.states,
+            cost=better.cost,
+            samples=samples,
+        )
 
 
 class PolishedICEM(_Polished, ICEM):
