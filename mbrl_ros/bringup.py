@@ -236,6 +236,11 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     if values["params_file"]:
         files.append(_parameter_file(values["params_file"]))
     existing = tuple(path for path in files if path.is_file())
+    remappings = NodeProcess.remappings
+    namespace = values["namespace"].strip("/")
+    if simulated and namespace:
+        # Two simulations side by side must not move each other's clock.
+        remappings = (*remappings, ("/clock", f"/{namespace}/clock"))
 
     def process(name: str, **extra: ParameterValue) -> NodeProcess:
         return NodeProcess(
@@ -244,6 +249,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             parameter_files=existing,
             namespace=values["namespace"],
             log_level=values["log_level"],
+            remappings=remappings,
             on_death=process(name, safe_command_only=True)
             if name == "command_guard" and not extra
             else None,

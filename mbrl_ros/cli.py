@@ -132,6 +132,14 @@ def stop(
     _call("command_guard", "stop", namespace)
 
 
+@app.command()
+def save(
+    namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+) -> None:
+    """Save the model that is in use to a new file, and print its path."""
+    _call("dynamics_learner", "save", namespace)
+
+
 def _call(node: str, service: str, namespace: str) -> None:
     from mbrl_ros.ros.client import CommandError, trigger
 

@@ -204,6 +204,7 @@ class HalfCheetah(TrueDynamics):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
+        precision: str = "float32",
     ) -> Tensor:
         """Simulate whole trajectories in one call; see `DynamicsModel.rollout`."""
         count = len(states)

@@ -345,7 +345,7 @@ class DynamicsLearner(ManagedNode):
     # -- services ---------------------------------------------------------------------------
 
     def _on_save(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        path = self._save_folder / "model.safetensors"
+        path = _free(self._save_folder / "model.safetensors")
         try:
             if not self._snapshot:
                 raise OSError("nothing has been learned yet")
@@ -411,6 +411,15 @@ class DynamicsLearner(ManagedNode):
                 "update_ms_max": update_ms[-1] if update_ms else float("nan"),
             },
         )
+
+
+def _free(path: Path) -> Path:
+    """Return the path, or with the first number behind its name that no file has yet."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    return free
 
 
 def main() -> None:

@@ -102,7 +102,8 @@ PARAMETERS = (
     Parameter(
         "waypoints",
         [],
-        "Goals to visit in order, one after the other in one list; empty: none.",
+        "Goals to visit in order, one after the other in one list; empty: stay with the goal in "
+        "force.",
         fixed=False,
     ),
     Parameter(
@@ -116,7 +117,7 @@ PARAMETERS = (
         "goal_trajectory",
         [],
         "Goals over time: rows [seconds from when it is set, goal...] in one list, linear in "
-        "between; empty: none.",
+        "between; empty: stay with the goal in force.",
         fixed=False,
     ),
     Parameter(
@@ -353,7 +354,10 @@ class MpcPlanner(ManagedNode):
     def _choose(self, stamp: int, state: list[float], model: DynamicsModel) -> list[float] | None:
         """Return the action (A,) for this state, or None to leave the robot to the guard."""
         present = torch.tensor(state, dtype=torch.float32)
+        left = self._goals.left
         goal = self._goals.at(stamp, state, self._planner.horizon)
+        if self._goals.left < left:
+            self.get_logger().info(f"way point reached; the next: {self._goals.goal}")
         goal_now = goal if goal.ndim == 1 else goal[0]
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something

@@ -142,11 +142,10 @@ class RunMonitor(ManagedNode):
         )
         line = values
         if self._learner.get("model_transitions", "0") != "0":
-            line += (
-                f"  model of {self._learner['model_transitions']} transitions,"
-                f" error {100.0 * float(self._learner['one_step_error']):.1f} %,"
-                f" plan {float(self._planner.get('plan_ms_median', 'nan')):.0f} ms"
-            )
+            error = float(self._learner["one_step_error"])
+            line += f"  model of {self._learner['model_transitions']} transitions,"
+            line += f" error {100.0 * error:.1f} %," if math.isfinite(error) else ""
+            line += f" plan {float(self._planner.get('plan_ms_median', 'nan')):.0f} ms"
         self._say(line)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

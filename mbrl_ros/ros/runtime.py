@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ctypes
+import difflib
 import os
 import signal
 import sys
@@ -72,6 +73,7 @@ def run(factory: Callable[[], ManagedNode]) -> int:
         except ValueError as error:
             print(f"cannot start: {error}", file=sys.stderr, flush=True)
             return BAD_CONFIGURATION
+        _warn_of_unknown_parameters(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
@@ -85,6 +87,21 @@ def run(factory: Callable[[], ManagedNode]) -> int:
     finally:
         rclpy.try_shutdown()
     return node.exit_status
+
+
+def _warn_of_unknown_parameters(node: Node) -> None:
+    """Name parameters that were set from outside and that the node does not have.
+
+    A warning only: one file may set parameters of many nodes at once.
+    """
+    given = getattr(node, "_parameter_overrides", {})
+    for name in given:
+        if node.has_parameter(name) or name.startswith("qos_overrides."):
+            continue
+        known = node.get_parameters_by_prefix("")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        node.get_logger().warning(f"there is no parameter '{name}'{hint}")
 
 
 def _tie_to_parent() -> bool:
