@@ -515,3 +515,15 @@ def test_prediction_over_the_delay_is_where_the_robot_will_be(periods):
     assert fraction == pytest.approx(periods - whole)
     assert float(start[1]) == pytest.approx(velocity, abs=1e-5)
     assert float(start[0]) == pytest.approx(position, abs=0.03)
+
+
+def test_the_linear_term_weighs_values_and_refuses_what_is_unknown(cartpole):
+    robot = with_cost(cartpole, terms={"linear": {"cart_velocity": -2.0, "pole_angle": 0.5}})
+    found = Objective(robot).stage_cost(at([9.0, 3.0, 4.0, 9.0]))
+    assert float(found) == pytest.approx(-2.0 * 3.0 + 0.5 * 4.0)
+    for weights, message in (
+        ({"height": 1.0}, "unknown state 'height'; expected one of cart_position"),
+        ({"cart_velocity": "fast"}, "cart_velocity is 'fast', expected a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Objective(with_cost(cartpole, terms={"linear": weights}))
