@@ -406,9 +406,7 @@ def bench_gp(json_file: JsonOption = None, seed: SeedOption = 0) -> None:
 @bench.command("plan")
 def bench_plan(
     json_file: JsonOption = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes, not a quarter of an hour.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes, not fifteen.")] = False,
     libraries: Annotated[
         str | None,
         typer.Option(
@@ -418,7 +416,7 @@ def bench_plan(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Measured next to one thread; default: all that PyTorch takes."),
+        typer.Option(min=1, help="Measured next to one thread; default: all, with --quick none."),
     ] = None,
     seed: SeedOption = 0,
 ) -> None:

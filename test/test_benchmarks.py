@@ -268,7 +268,9 @@ def test_the_command_refuses_what_cannot_work(words, reason):
 
 # -- planners ------------------------------------------------------------------------------
 
-TINY_PLANS = plan.Effort(sizes=((50, 3),), all_planners=(50, 3), rounds=1, seconds=1.0)
+TINY_PLANS = plan.Effort(
+    sizes=((50, 3),), all_planners=(50, 3), rounds=1, seconds=1.0, all_threads=False
+)
 PLAN_KEYS = {
     *("planner", "model", "library", "threads", "samples", "horizon", "iterations"),
     *("median_ms", "p99_ms", "gflops", "gemm_gflops"),

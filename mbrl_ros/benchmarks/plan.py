@@ -59,17 +59,21 @@ class Effort:
 
     sizes: samples and horizons of the comparison with other libraries. all_planners: those of
     all planners with all models, or None to leave these and the GPs out. rounds: turns that
-    those who are compared take, within seconds.
+    those who are compared take, within seconds. all_threads: measure next to one thread as
+    many as PyTorch takes, which on a busy machine takes a hundred times as long.
     """
 
     sizes: tuple[tuple[int, int], ...]
     all_planners: tuple[int, int] | None
     rounds: int
     seconds: float
+    all_threads: bool
 
 
-QUICK = Effort(((500, 30),), (500, 30), rounds=30, seconds=5.0)
-FULL = Effort(((500, 30), (1000, 30), (2000, 56)), (500, 30), rounds=200, seconds=40.0)
+QUICK = Effort(((500, 30),), (500, 30), rounds=30, seconds=5.0, all_threads=False)
+FULL = Effort(
+    ((500, 30), (1000, 30), (2000, 56)), (500, 30), rounds=200, seconds=40.0, all_threads=True
+)
 
 
 @dataclass(frozen=True)
@@ -126,14 +130,14 @@ def run(
 ) -> list[Row]:
     """Measure plans of all libraries.
 
-    most_threads: measured next to one thread; default: as many as PyTorch takes. say: told what
+    most_threads: measured next to one thread; default: as the effort says. say: told what
     is being done, and what is left out because a package is missing.
     Raises BenchmarkError for unknown names, or if nothing is left to measure.
     """
     check_names("library", libraries, LIBRARIES)
     torch.manual_seed(seed)  # peers draw from the global generator
     libraries = [name for name in libraries if _is_there(name, say)]
-    most = most_threads or torch.get_num_threads()
+    most = most_threads or (torch.get_num_threads() if effort.all_threads else 1)
     rows: list[Row] = []
     for count in sorted({1, most}):
         with threads(count):
