@@ -43,7 +43,7 @@ class GrowingCholesky:
         larger matrix is not positive definite.
         """
         used = self.size * (self.size + 1) // 2
-        rows = np.stack([self._solve(k, right, trans=1) for k, right in enumerate(cross)])
+        rows = np.array([self._solve(k, right, trans=1) for k, right in enumerate(cross)])
         pivots = corner - np.einsum("kn,kn->k", rows, rows)
         if pivots.min() <= 0.0:
             raise ValueError("the larger covariance is not positive definite")

@@ -41,6 +41,10 @@ class FeatureMap:
         # As tensors: selecting by a list takes several times as long.
         self._plain_index, self._angle_index = torch.tensor(self.plain), torch.tensor(self.angles)
         self._mask = torch.tensor(self.angle_mask)
+        self._plain_array, self._angle_array = (
+            np.array(self.plain, int),
+            np.array(self.angles, int),
+        )
 
     def plain_part(self, states: Tensor) -> Tensor:
         """Return the state dimensions that are no angles, of states (..., D)."""
@@ -66,10 +70,9 @@ class FeatureMap:
 
         In NumPy, which is several times as fast for so few numbers.
         """
-        angles = state[self.angles]
-        inputs = np.concatenate([state[self.plain], np.sin(angles), np.cos(angles), action])
+        angles = state[self._angle_array]
+        inputs = np.concatenate([state[self._plain_array], np.sin(angles), np.cos(angles), action])
         deltas = after - state
-        if self.angles:
-            turned = deltas[self.angles]
-            deltas[self.angles] = np.remainder(turned + math.pi, 2.0 * math.pi) - math.pi
+        for i in self.angles:
+            deltas[i] = (deltas[i] + math.pi) % (2.0 * math.pi) - math.pi
         return inputs, deltas

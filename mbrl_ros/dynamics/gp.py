@@ -43,7 +43,7 @@ class GaussianProcess(KernelModel):
             return False
         factor, hyperparameters = self._grown(), self._hyperparameters
         self._factor = None  # until all are in: a failure may leave it half grown
-        corner = (hyperparameters.signal + hyperparameters.noise).numpy()
+        corner = hyperparameters.corner()
         inputs, targets = self._rows(new)
         points = np.concatenate([self._inputs.numpy(), inputs])
         for row, target in enumerate(targets, start=known):
@@ -58,14 +58,16 @@ class GaussianProcess(KernelModel):
 
     def _rows(self, new: Transitions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return normalised inputs (N, F) and targets (N, K) of a few transitions, quickly."""
-        states, actions, after, rewards = (tensor.numpy() for tensor in new.tensors())
-        examples = [
-            self.features.example(*row) for row in zip(states, actions, after, strict=True)
-        ]
-        inputs = np.stack([example[0] for example in examples])
-        targets = np.concatenate([np.stack([example[1] for example in examples]), rewards], 1)
-        inputs = (inputs - self._input.mean.numpy()) / self._input.scale.numpy()
-        return inputs, (targets - self._target.mean.numpy()) / self._target.scale.numpy()
+        steps = zip(*(tensor.numpy() for tensor in new.tensors()), strict=True)
+        inputs, targets = [], []
+        for state, action, after, reward in steps:
+            row, changes = self.features.example(state, action, after)
+            inputs.append(row)
+            targets.append(np.concatenate([changes, reward]) if len(reward) else changes)
+        return (
+            (np.array(inputs) - self._input.mean.numpy()) / self._input.scale.numpy(),
+            (np.array(targets) - self._target.mean.numpy()) / self._target.scale.numpy(),
+        )
 
     def _condition(self, inputs: Tensor, targets: Tensor) -> Tensor:
         chosen = self._informative(inputs, self.max_points)

@@ -70,6 +70,11 @@ class Hyperparameters:
         distance += self.log_signal.numpy()[:, None]
         return np.exp(distance, out=distance)
 
+    def corner(self) -> NDArray[np.float64]:
+        """Return the variance of what is observed at one point, (K,)."""
+        signal, noise = np.exp(self.log_signal.numpy()), np.exp(self.log_noise.numpy())
+        return signal + noise + _NOISE_FLOOR
+
     def covariance(self, inputs: Tensor) -> Tensor:
         """Return the covariance of what is observed at inputs (n, F): (K, n, n)."""
         kernel = self.kernel(inputs, inputs)
