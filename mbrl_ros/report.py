@@ -61,6 +61,11 @@ class RunRecord:
         self.goal_changes.append(GoalChange(self.now, self.goal))
 
     @property
+    def label(self) -> str:
+        """What people call success."""
+        return self.robot.success.label if self.robot.success is not None else "solved"
+
+    @property
     def now(self) -> float:
         """Time of the last state."""
         return self.times[-1] if self.times else 0.0
@@ -98,12 +103,13 @@ class RunRecord:
         change = self.goal_changes[-1] if self.goal_changes else None
         if change and change.reached_after is None and self.robot.goal_reached(state, self.goal):
             change.reached_after = time - change.at
-        if self.robot.success_error(state, self.goal) > self.robot.success.tolerance:
+        success = self.robot.success
+        if success is None or self.robot.success_error(state, self.goal) > success.tolerance:
             self.reached_since = None
             return
         if self.reached_since is None:
             self.reached_since = time
-        held = time - self.reached_since >= self.robot.success.hold - 1e-9
+        held = time - self.reached_since >= success.hold - 1e-9
         if self.solved_at is None and held:
             self.solved_at = self.reached_since
 
@@ -138,10 +144,20 @@ class RunRecord:
         """Return the summary as lines for people."""
         if self.started is None:
             return [f"{self.robot.name}: the robot was never commanded"]
-        label, plan_ms = self.robot.success.label, summary["plan_ms"]
+        success, plan_ms = self.robot.success, summary["plan_ms"]
         assert isinstance(plan_ms, dict)
         solved = summary["solved_at_s"]
         since = summary["at_goal_since_s"]
+        outcome = []
+        if success is not None:
+            outcome = [
+                f"first {success.label} for {success.hold:g} s: "
+                + ("never" if solved is None else f"from {solved} s on"),
+                "at the end: "
+                + (
+                    f"not {success.label}" if since is None else f"{success.label} since {since} s"
+                ),
+            ]
         changes = [
             f"goal {change.goal} at {change.at:.2f} s: "
             + (
@@ -154,10 +170,9 @@ class RunRecord:
         return [
             f"{self.robot.name}: moved for {summary['interaction_s']} s, "
             f"{summary['ticks']} ticks, {summary['transitions']} transitions",
-            f"first {label} for {self.robot.success.hold:g} s: "
-            + ("never" if solved is None else f"from {solved} s on"),
+            *outcome[:1],
             *changes,
-            f"at the end: {'not ' + label if since is None else f'{label} since {since} s'}",
+            *outcome[1:],
             f"plan {plan_ms['median']} ms median, {plan_ms['p99']} ms p99, "
             f"{plan_ms['max']} ms max; {summary['deadline_misses']} deadline misses; "
             f"model update {summary['learner_update_ms']} ms",
@@ -201,10 +216,10 @@ def draw(record: RunRecord, path: Path) -> None:
     if record.solved_at is not None:
         for panel in panels:
             panel.axvspan(record.solved_at, record.now, color="tab:green", alpha=0.08, lw=0)
-        title = f"{robot.success.label} from {record.solved_at:.2f} s on"
+        title = f", {record.label} from {record.solved_at:.2f} s on"
     else:
-        title = f"never {robot.success.label}"
-    panels[0].set_title(f"{robot.name}: starts knowing nothing, {title}", fontsize=10)
+        title = f", never {record.label}" if robot.success is not None else ""
+    panels[0].set_title(f"{robot.name}: starts knowing nothing{title}", fontsize=10)
     panels[-1].set_xlabel("robot time since the first command [s]")
     for panel in panels:
         panel.grid(alpha=0.3)

@@ -34,9 +34,9 @@ def cartpole_file(tmp_path: Path):
         data = yaml.safe_load(path.read_text("utf-8"))
         for key, value in changes.items():
             target = data
-            *parents, last = key.split("__")
+            *parents, last = (int(k) if k.isdigit() else k for k in key.split("__"))
             for parent in parents:
-                target = target[int(parent) if parent.isdigit() else parent]
+                target = target[parent]
             if value is None:
                 del target[last]
             else:

@@ -33,12 +33,12 @@ class Drive:
         """Return the transitions that the live stack would have made of it."""
         estimator, recorder = StateEstimator(robot), TransitionRecorder(robot)
         for stamp, names, position, velocity in self.sensors:
-            fields = {
-                "position": dict(zip(names, position, strict=True)),
-                "velocity": dict(zip(names, velocity, strict=True)),
-                "effort": {},
+            values = {
+                f"{field}/{name}": value
+                for field, column in (("position", position), ("velocity", velocity))
+                for name, value in zip(names, column, strict=True)
             }
-            state = estimator.add_joint_state("joint_states", stamp, fields, 0.0)
+            state = estimator.add("joint_states", stamp, values, 0.0)
             if state is not None:
                 recorder.add_state(*state)
         for stamp, force in self.commands:

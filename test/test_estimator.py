@@ -13,9 +13,10 @@ MILLISECOND = 1_000_000
 
 def fields(position=0.0, angle=0.0, velocity=0.0):
     return {
-        "position": {"cart_slider": position, "pole_hinge": angle},
-        "velocity": {"cart_slider": velocity, "pole_hinge": 0.0},
-        "effort": {},
+        "position/cart_slider": position,
+        "position/pole_hinge": angle,
+        "velocity/cart_slider": velocity,
+        "velocity/pole_hinge": 0.0,
     }
 
 
@@ -25,9 +26,7 @@ def estimator(cartpole):
 
 
 def add(estimator, milliseconds, *values, now=0.0):
-    return estimator.add_joint_state(
-        "joint_states", milliseconds * MILLISECOND, fields(*values), now
-    )
+    return estimator.add("joint_states", milliseconds * MILLISECOND, fields(*values), now)
 
 
 def test_the_first_message_at_or_after_a_tick_makes_its_state(estimator):
@@ -68,9 +67,9 @@ def test_values_that_are_not_finite_are_refused_and_the_last_state_stays(estimat
 
 
 def test_a_missing_joint_is_named(estimator):
-    wrong = {"position": {"wheel": 0.0}, "velocity": {}, "effort": {}}
-    with pytest.raises(SensorError, match=r"no position of joint 'cart_slider'; it has \['wheel'"):
-        estimator.add_joint_state("joint_states", 0, wrong, 0.0)
+    wrong = {"position/wheel": 0.0}
+    with pytest.raises(SensorError, match=r"position of joint 'cart_slider'; it has position/wh"):
+        estimator.add("joint_states", 0, wrong, 0.0)
 
 
 def test_silent_sensors_are_missing(estimator):

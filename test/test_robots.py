@@ -9,6 +9,9 @@ import pytest
 
 from mbrl_ros.robots import RobotError, load_robot, robot_names
 
+# In place of the velocity that the cart-pole's encoder measures.
+DERIVATIVE = {"name": "cart_velocity", "derivative_of": "cart_position", "unit": "m/s"}
+
 
 def test_shipped_robots_load():
     assert "cartpole" in robot_names()
@@ -28,7 +31,7 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"control_rate": 0.0}, r"control_rate.*greater than 0.*found 0\.0"),
         ({"control_rate": "fast"}, r"control_rate.*found 'fast'"),
         ({"colour": "red"}, r"colour"),
-        ({"state__0__joint": None}, r"state\.0\.joint"),
+        ({"state__0__joint": None}, r"'cart_position': sensor_msgs/msg/JointState needs joint"),
         ({"state__0__sensor": "odometry"}, r"unknown name 'odometry'.*joint_states"),
         ({"state__1__name": "cart_position"}, r"'cart_position' is used twice"),
         ({"state__1__angle": True}, r"angle: true needs field: position, not velocity"),
@@ -43,6 +46,27 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"success__tolerance": math.nan}, r"success\.tolerance"),
         ({"command__topic": "effort commands"}, r"command\.topic.*found 'effort commands'"),
         ({"name": "Cart Pole"}, r"name.*found 'Cart Pole'"),
+        ({"state__0__safe_range": [1.0, 1.0]}, r"safe_range: bounds .* are not increasing"),
+        ({"state__0__index": 0}, r"'cart_position': sensor_msgs/msg/JointState has no index"),
+        ({"state__0__field": "position.x"}, r"unknown name 'position\.x'.*position, velocity"),
+        ({"state__0__sensor": None}, r"'cart_position': expected sensor: TOPIC, or derivative"),
+        ({"state__1__derivative_of": "cart_position"}, r"derivative_of and sensor exclude"),
+        ({"state__1": DERIVATIVE | {"derivative_of": "height"}}, r"unknown name 'height'"),
+        ({"state__1": DERIVATIVE | {"derivative_of": "cart_velocity"}}, r"unknown name 'cart_v"),
+        ({"state__1": DERIVATIVE | {"angle": True}}, r"a derivative does not wrap"),
+        ({"state__0__time_constant": 0.1}, r"time_constant needs derivative_of"),
+        ({"sensors__odom": {"type": "nav_msgs/msg/Odometry"}}, r"no state dimension reads 'odom'"),
+        ({"sensors__joint_states__type": "sensor_msgs/msg/Image"}, r"found 'sensor_msgs/msg/Im"),
+        ({"sensors__joint_states__type": "sensor_msgs/msg/Imu"}, r"field of sensor_msgs/msg/Imu"),
+        ({"sensors__joint_states__align": "guess"}, r"align.*'interpolate', 'latest' or 'predict"),
+        ({"command__dimensions__0__jerk": 0.0}, r"jerk"),
+        ({"command__dimensions__0__field": "linear.x"}, r"Float64MultiArray has no field"),
+        ({"command__type": "geometry_msgs/msg/Twist"}, r"geometry_msgs/msg/Twist needs field:"),
+        ({"command__type": "sensor_msgs/msg/JointState"}, r"JointState needs field:"),
+        ({"delay": -0.1}, r"delay.*greater than or equal to 0"),
+        ({"planar": {"x": "cart_position", "y": "height"}}, r"planar: unknown name 'height'"),
+        ({"goal": [], "cost": {}, "success": None}, r"nothing to pursue"),
+        ({"goal": [], "cost": {"reward": 1.0}, "success": None}, r"needs `reward`"),
     ],
 )
 def test_bad_files_are_refused_by_name(cartpole_file, changes, expected):
@@ -71,6 +95,25 @@ def test_unreadable_files_are_refused(tmp_path):
     broken.write_text("- a list", "utf-8")
     with pytest.raises(RobotError, match="expected a mapping, found list"):
         load_robot(str(broken))
+
+
+def test_keys_say_where_a_value_stands(cartpole_file):
+    robot = load_robot(str(cartpole_file(state__1=DERIVATIVE)))
+    assert [d.key for d in robot.state] == [
+        "position/cart_slider",
+        "",
+        "position/pole_hinge",
+        "velocity/pole_hinge",
+    ]
+
+
+def test_a_robot_may_have_a_reward_in_place_of_a_goal(cartpole_file):
+    changes = {"goal": [], "cost": {"reward": 1.0}, "reward": "reward", "success": None}
+    robot = load_robot(str(cartpole_file(**changes)))
+    assert robot.goal_default == []
+    assert robot.check_goal([]) is None
+    assert robot.check_goal([0.0]) == "goal has 1 values, expected 0: []"
+    assert robot.success_error([0.0] * 4, []) == math.inf
 
 
 @pytest.mark.parametrize(

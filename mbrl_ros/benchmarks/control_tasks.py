@@ -59,7 +59,7 @@ def _diff_drive() -> RobotSpec:
     """Describe a differential drive that is to go three metres, around two pillars and a box."""
 
     def state(name: str, field: str, unit: str, angle: bool = False) -> StateDimension:
-        return StateDimension(name, "joint_states", name, field, unit, angle)  # type: ignore[arg-type]
+        return StateDimension(name, unit, "joint_states", name, field, angle=angle)
 
     def pillar(x: float, y: float, radius: float) -> Obstacle:
         return Obstacle("circle", _PLANE, (x, y), weight=200.0, margin=0.3, radius=radius)

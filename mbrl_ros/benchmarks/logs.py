@@ -194,9 +194,8 @@ def excitation(
 
 
 def _state(robot: RobotSpec, plant: MujocoPlant) -> list[float]:
-    fields = dict(zip(("position", "velocity", "effort"), plant.joint_state(), strict=True))
-    joints = plant.joint_names
-    return [fields[entry.field][joints.index(entry.joint)] for entry in robot.state]
+    (values,) = plant.sensors().values()
+    return [values[entry.key] for entry in robot.state]
 
 
 # -- Gymnasium ------------------------------------------------------------------------------
@@ -211,11 +210,11 @@ _CHEETAH_MOTORS = _CHEETAH_PLACES[2:]
 def _half_cheetah_robot() -> RobotSpec:
     """HalfCheetah-v5 as it is: 17 observations, none of which wraps, 6 actions in [-1, 1]."""
     places = [
-        StateDimension(name, "joint_states", name, "position", "m" if name == "height" else "rad")
+        StateDimension(name, "m" if name == "height" else "rad", "joint_states", name, "position")
         for name in _CHEETAH_PLACES
     ]
     rates = [
-        StateDimension(name, "joint_states", name, "velocity", "m/s" if i < 2 else "rad/s")
+        StateDimension(name, "m/s" if i < 2 else "rad/s", "joint_states", name, "velocity")
         for i, name in enumerate(_CHEETAH_RATES)
     ]
     motors = [ActionDimension(f"{name}_motor", "1", (-1.0, 1.0)) for name in _CHEETAH_MOTORS]

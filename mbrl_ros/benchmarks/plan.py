@@ -478,7 +478,7 @@ def _robot(
         control_rate=20.0,
         sensors={"joint_states": Sensor("sensor_msgs/msg/JointState")},
         state=tuple(
-            StateDimension(key, "joint_states", key, "position", unit)
+            StateDimension(key, unit, "joint_states", key, "position")
             for key, unit in states.items()
         ),
         command=Command(

@@ -238,6 +238,7 @@ def _bodies(robot: RobotSpec) -> Any:
             "install it with: pip install 'mbrl_ros[sim]'"
         ) from None
     assert robot.simulation is not None
+    assert robot.simulation.model is not None
     return mujoco.MjModel.from_xml_path(str(MODEL_DIRECTORY / robot.simulation.model))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
@@ -19,6 +18,7 @@ from mbrl_ros.robots.guard import CommandGuard, GuardStatus
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.clocks import FineClock
 from mbrl_ros.ros.conversions import (
+    MESSAGES,
     command_message,
     named_values,
     read_named_values,
@@ -73,10 +73,13 @@ class CommandGuardNode(ManagedNode):
         super().__init__("command_guard")
         values = declare(self, PARAMETERS)
         robot = load_robot(values["robot"])
+        self._robot = robot
         self._action_names = robot.action_names
         self._timeout = float(values["timeout_periods"]) * robot.period
         self._guard = CommandGuard(robot, self._timeout, bool(values["armed"]))
-        self._commands = self.create_publisher(Float64MultiArray, robot.command.topic, LATEST)
+        self._commands = self.create_publisher(
+            MESSAGES[robot.command.type], robot.command.topic, LATEST
+        )
         self._applied = self.create_publisher(JointState, "applied_action", STREAM)
         # In lockstep every node must see every tick, the first one too.
         self._peers = Peers(
@@ -151,9 +154,9 @@ class CommandGuardNode(ManagedNode):
         if not self._ever_sent and self._commanded_file is not None:
             self._commanded_file.touch()
         self._ever_sent = True
-        self._commands.publish(command_message(command))
         # In lockstep the action may overtake the clock message of its own tick.
         stamp = max(self._fine_clock.now(), answered)
+        self._commands.publish(command_message(self._robot, stamp, command))
         self._applied.publish(named_values(stamp, self._action_names, command))
 
     def _watch_time(self, at_least: int) -> float:
@@ -199,13 +202,17 @@ class CommandGuardNode(ManagedNode):
             now = time.monotonic()
             if heard is None and self._commands.get_subscription_count() > 0:
                 heard = now
-            self._commands.publish(command_message(self._guard.release()))
+            self._send_last()
             if now - (begin + _DISCOVERY_SECONDS if heard is None else heard) > _TAKE_OVER_SECONDS:
                 if heard is None:
                     self.get_logger().error("nobody listened to the safe command")
                 self.finished.set()
 
         self.create_timer(0.02, repeat, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _send_last(self) -> None:
+        stamp = self.get_clock().now().nanoseconds
+        self._commands.publish(command_message(self._robot, stamp, self._guard.release()))
 
     def _look_for_rivals(self) -> None:
         for topic in ("action", self._commands.topic_name):
@@ -221,7 +228,7 @@ class CommandGuardNode(ManagedNode):
         """Send the safe command and see it delivered, if any command was ever sent."""
         if not self._ever_sent:
             return
-        self._commands.publish(command_message(self._guard.release()))
+        self._send_last()
         self._commands.wait_for_all_acked(Duration(seconds=_LAST_COMMAND_TIMEOUT))
         if self._commanded_file is not None:
             self._commanded_file.unlink(missing_ok=True)

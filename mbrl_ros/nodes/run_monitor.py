@@ -111,8 +111,8 @@ class RunMonitor(ManagedNode):
         self._last_progress = time.monotonic()
         if not record.times or ended:
             return
-        label, hold = self._robot.success.label, self._robot.success.hold
-        since = record.reached_since
+        label, since, success = record.label, record.reached_since, self._robot.success
+        hold = success.hold if success is not None else math.inf
         reached = since is not None and record.now - since >= hold - 1e-9
         if reached and not self._was_reached:
             self._say(f"{label} since {since:.2f} s")

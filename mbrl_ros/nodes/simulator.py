@@ -4,20 +4,18 @@
 
 from __future__ import annotations
 
-import array
 import math
 import sys
 import time
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
-from mbrl_ros.ros.conversions import to_time
+from mbrl_ros.ros.conversions import MESSAGES, read_command, sensor_message, to_time
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
 from mbrl_ros.ros.qos import LATEST, STREAM
@@ -69,11 +67,13 @@ class Simulator(ManagedNode):
         self._rejected = 0
         self._lag = 0.0
         self._last_published = 0.0
-        topics = list(self._robot.sensors)
-        self._joint_states = self.create_publisher(JointState, topics[0], STREAM)
+        self._sensors = {
+            topic: self.create_publisher(MESSAGES[sensor.type], topic, STREAM)
+            for topic, sensor in self._robot.sensors.items()
+        }
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", STREAM)
         command = self._robot.command
-        self.create_subscription(Float64MultiArray, command.topic, self._on_command, LATEST)
+        self.create_subscription(MESSAGES[command.type], command.topic, self._on_command, LATEST)
         self.create_service(Trigger, "~/reset", self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._sensor_period = 1.0 / float(values["sensor_rate"])
@@ -95,13 +95,16 @@ class Simulator(ManagedNode):
             f"waiting for the first command on {command.topic}"
         )
 
-    def _on_command(self, message: Float64MultiArray) -> None:
-        values = list(message.data)
+    def _on_command(self, message: Any) -> None:
         expected = len(self._robot.command.dimensions)
-        if len(values) != expected or not all(math.isfinite(value) for value in values):
+        try:
+            values = read_command(self._robot, message)
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError(f"command {values} is not finite")
+        except ValueError as error:
             self._rejected += 1
             self.get_logger().error(
-                f"command {values} dropped: expected {expected} finite values",
+                f"{error}; dropped: expected {expected} finite values",
                 throttle_duration_sec=1.0,
             )
             return
@@ -172,15 +175,10 @@ class Simulator(ManagedNode):
 
     def _publish(self) -> None:
         """Publish sensors, then the clock, of the present moment."""
-        position, velocity, effort = self._plant.joint_state()
-        message = JointState(
-            name=self._plant.joint_names,
-            position=array.array("d", position),
-            velocity=array.array("d", velocity),
-            effort=array.array("d", effort),
-        )
-        message.header.stamp = to_time(self._time)
-        self._joint_states.publish(message)
+        readings = self._plant.sensors()
+        for topic, sensor in self._robot.sensors.items():
+            message = sensor_message(sensor.type, self._time, sensor.frame, readings[topic])
+            self._sensors[topic].publish(message)
         self._clock_publisher.publish(ClockMessage(clock=to_time(self._time)))
         self._last_published = time.monotonic()
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
 
 from mbrl_ros.robots import load_robot
-from mbrl_ros.robots.estimator import SensorError, StateEstimator, joint_fields
+from mbrl_ros.robots.estimator import StateEstimator
 from mbrl_ros.robots.spec import NANOSECONDS
-from mbrl_ros.ros.conversions import named_values, to_nanoseconds
+from mbrl_ros.ros.conversions import MESSAGES, named_values, read_sensor, sensor_stamp
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, declare
 from mbrl_ros.ros.qos import SENSOR, STREAM
@@ -31,24 +32,24 @@ class StateEstimatorNode(ManagedNode):
         self._robot = load_robot(values["robot"])
         self._estimator = StateEstimator(self._robot)
         self._publisher = self.create_publisher(JointState, "state", STREAM)
-        for topic in self._robot.sensors:
+        for topic, sensor in self._robot.sensors.items():
             self.create_subscription(
-                JointState,
+                MESSAGES[sensor.type],
                 topic,
-                lambda message, topic=topic: self._on_joint_state(topic, message),
+                lambda message, topic=topic: self._on_message(topic, message),
                 SENSOR,
             )
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(2.0, self._say_what_is_missing, clock=self._steady)
         self._diagnostics = Diagnostics(self, self._robot.name, self._report)
 
-    def _on_joint_state(self, topic: str, message: JointState) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
+    def _on_message(self, topic: str, message: Any) -> None:
+        stamp = sensor_stamp(message)
+        if stamp is None:
+            stamp = self.get_clock().now().nanoseconds
         try:
-            state = self._estimator.add_joint_state(
-                topic, stamp, joint_fields(message), self._now()
-            )
-        except SensorError as error:
+            state = self._estimator.add(topic, stamp, read_sensor(message), self._now())
+        except ValueError as error:
             self.get_logger().error(f"{error}; message dropped", throttle_duration_sec=1.0)
             return
         if state is not None:

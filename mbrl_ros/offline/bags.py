@@ -23,7 +23,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.dynamics.model import Transitions
-from mbrl_ros.robots.estimator import StateEstimator, joint_fields
+from mbrl_ros.robots.estimator import StateEstimator
+from mbrl_ros.robots.messages import read_command, read_sensor, sensor_stamp
 from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
@@ -210,20 +211,20 @@ class _Replay:
             self._problem = str(error)
 
     def _sensor(self, name: str, logged: int, message: Any) -> None:
-        stamp = _nanoseconds(message.header.stamp)
+        # Data without a stamp of its own counts from when it was recorded.
+        stamp = sensor_stamp(message)
+        if stamp is None:
+            stamp = logged
         self._stamped |= stamp != 0
         self._ahead.append(logged - stamp)
         seconds = logged / NANOSECONDS
-        state = self._estimator.add_joint_state(name, stamp, joint_fields(message), seconds)
+        values = read_sensor(self._robot.sensors[name].type, message)
+        state = self._estimator.add(name, stamp, values, seconds)
         if state is not None:
             self._events.append(("", *state))
 
     def _command(self, message: Any) -> list[float]:
-        values = [float(value) for value in message.data]
-        expected = len(self._robot.command.dimensions)
-        if len(values) != expected:
-            raise ValueError(f"command has {len(values)} values, expected {expected}")
-        return values
+        return read_command(self._robot, message)
 
     def finish(self) -> Recording:
         """Pair what there is."""

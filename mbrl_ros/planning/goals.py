@@ -114,8 +114,10 @@ class Goals:
     @staticmethod
     def _rows(what: str, flat: Sequence[float], width: int) -> list[list[float]]:
         values = [float(value) for value in flat]
-        if len(values) % width:
+        if values and not width:
+            raise ValueError(f"{what}: this robot has no goal, only a reward")
+        if values and len(values) % width:
             raise ValueError(f"{what} has {len(values)} values, expected a multiple of {width}")
         if not all(math.isfinite(value) for value in values):
             raise ValueError(f"{what} holds a value that is not finite: {values}")
-        return [values[i : i + width] for i in range(0, len(values), width)]
+        return [values[i : i + width] for i in range(0, len(values), width or 1)]

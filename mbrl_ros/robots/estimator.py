@@ -6,21 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
-from mbrl_ros.robots.spec import RobotSpec
+from mbrl_ros.robots.spec import RobotSpec, StateDimension
 
 
 class SensorError(ValueError):
     """A sensor message that cannot be used; says which value, and what was expected."""
-
-
-def joint_fields(message: Any) -> dict[str, dict[str, float]]:
-    """Return {field: {joint: value}} of a sensor_msgs/JointState, as any library reads it."""
-    return {
-        field: dict(zip(message.name, getattr(message, field), strict=False))
-        for field in ("position", "velocity", "effort")
-    }
 
 
 class StateEstimator:
@@ -43,20 +34,18 @@ class StateEstimator:
         self.states = 0
         self.rejected = 0
 
-    def add_joint_state(
-        self,
-        sensor: str,
-        stamp: int,
-        fields: Mapping[str, Mapping[str, float]],
-        now: float,
+    def add(
+        self, sensor: str, stamp: int, values: Mapping[str, float], now: float
     ) -> tuple[int, list[float]] | None:
-        """Take a message: stamp in nanoseconds, {field: {joint: value}}, arrival in seconds.
+        """Take a message: stamp in nanoseconds, values by key, arrival in seconds.
+
+        Values as `robots.messages` reads them.
 
         Returns the tick's stamp and its state (D,) if this completes it, angles in [-pi, pi].
         The first message of the present tick may come again: then so does the state. Raises
-        SensorError for an unknown sensor, a missing joint or a value that is not finite.
+        SensorError for an unknown sensor, a missing key or a value that is not finite.
         """
-        values = self._read(sensor, fields)
+        read = self._read(sensor, values)
         self._arrived[sensor] = now
         tick = stamp // self._period
         if tick < self._ticks.get(sensor, -1):
@@ -68,13 +57,13 @@ class StateEstimator:
         repeated = stamp == tick * self._period and tick == self._published
         if tick == self._ticks.get(sensor) and not repeated:
             return None
-        self._ticks[sensor], self._values[sensor] = tick, values
+        self._ticks[sensor], self._values[sensor] = tick, read
         if any(self._ticks.get(name, -1) < tick for name in self._robot.sensors):
             return None
         self._published = tick
         self.states += 1
         self.last_state = [
-            self._values[dimension.sensor][dimension.name] for dimension in self._robot.state
+            self._values[dimension.sensor or ""][dimension.name] for dimension in self._robot.state
         ]
         return tick * self._period, self.last_state
 
@@ -86,25 +75,28 @@ class StateEstimator:
             if name not in self._arrived or now - self._arrived[name] > sensor.timeout
         ]
 
-    def _read(self, sensor: str, fields: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    def _read(self, sensor: str, found: Mapping[str, float]) -> dict[str, float]:
         values = {}
         for dimension in self._robot.state:
             if dimension.sensor != sensor:
                 continue
-            joints = fields[dimension.field]
-            if dimension.joint not in joints:
+            if dimension.key not in found:
                 self.rejected += 1
                 raise SensorError(
-                    f"{sensor} has no {dimension.field} of joint '{dimension.joint}'; "
-                    f"it has {sorted(joints)}"
+                    f"{sensor} has no {_named(dimension)}; it has {', '.join(sorted(found))}"
                 )
-            value = joints[dimension.joint]
+            value = found[dimension.key]
             if not math.isfinite(value):
                 self.rejected += 1
                 raise SensorError(
-                    f"{sensor}: {dimension.field} of joint '{dimension.joint}' is {value}, "
-                    "expected a finite number"
+                    f"{sensor}: {_named(dimension)} is {value}, expected a finite number"
                 )
             wrapped = math.remainder(value, 2.0 * math.pi) if dimension.angle else value
             values[dimension.name] = wrapped
         return values
+
+
+def _named(dimension: StateDimension) -> str:
+    if dimension.joint is not None:
+        return f"{dimension.field} of joint '{dimension.joint}'"
+    return dimension.field or f"value at index {dimension.index}"

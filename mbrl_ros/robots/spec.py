@@ -15,9 +15,53 @@ from pydantic.dataclasses import dataclass
 
 from mbrl_ros.resources import config_directory
 
-_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 NANOSECONDS = 1_000_000_000  # in a second; stamps are whole nanoseconds
+
+JOINT_STATE = "sensor_msgs/msg/JointState"
+ODOMETRY = "nav_msgs/msg/Odometry"
+IMU = "sensor_msgs/msg/Imu"
+POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
+FLOAT64_MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
+TWIST = "geometry_msgs/msg/Twist"
+TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
+JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+
+JOINT_FIELDS = ("position", "velocity", "effort")
+
+
+def _vector(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}.{axis}" for axis in "xyz")
+
+
+_ORIENTATION = ("orientation.roll", "orientation.pitch", "orientation.yaw")
+_TWIST_FIELDS = (*_vector("linear"), *_vector("angular"))
+
+# What a state dimension may read of each type of sensor, by `field`; a JointState needs `joint`
+# as well, a Float64MultiArray `index` instead.
+SENSOR_FIELDS: dict[str, tuple[str, ...]] = {
+    JOINT_STATE: JOINT_FIELDS,
+    ODOMETRY: (
+        *_vector("position"),
+        *_ORIENTATION,
+        *_vector("linear_velocity"),
+        *_vector("angular_velocity"),
+    ),
+    IMU: (*_ORIENTATION, *_vector("angular_velocity"), *_vector("linear_acceleration")),
+    POSE_STAMPED: (*_vector("position"), *_ORIENTATION),
+    FLOAT64_MULTI_ARRAY: (),
+}
+
+# What an action dimension may set of each type of command, by `field`; the last two need
+# `joint` as well, a Float64MultiArray takes the order of the dimensions.
+COMMAND_FIELDS: dict[str, tuple[str, ...]] = {
+    FLOAT64_MULTI_ARRAY: (),
+    TWIST: _TWIST_FIELDS,
+    TWIST_STAMPED: _TWIST_FIELDS,
+    JOINT_TRAJECTORY: JOINT_FIELDS,
+    JOINT_STATE: JOINT_FIELDS,
+}
 
 Bounds = tuple[float, float]
 Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
@@ -45,57 +89,123 @@ def _check_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Sensor:
-    """A topic that state dimensions are read from.
+    """A topic that state dimensions are read from."""
 
-    timeout: seconds without a message after which the state counts as stale.
-    """
-
-    type: Literal["sensor_msgs/msg/JointState"]
+    type: Literal[
+        "sensor_msgs/msg/JointState",
+        "nav_msgs/msg/Odometry",
+        "sensor_msgs/msg/Imu",
+        "geometry_msgs/msg/PoseStamped",
+        "std_msgs/msg/Float64MultiArray",
+    ]
+    """Message type on the topic."""
     timeout: Positive = 0.25
+    """Seconds without a message after which the state counts as stale: none is published, and
+    the guard goes to the safe command."""
+    align: Literal["interpolate", "latest", "predict"] = "interpolate"
+    """How values come to be those of a tick of the control clock. interpolate: between the
+    messages before and after it. latest: of the newest message at or before it. predict: of
+    that message, carried on to the tick by its velocity where it has one."""
+    frame: str = ""
+    """Frame that the values are expressed in (REP-105), such as odom: a note, and what a
+    simulator writes into header.frame_id."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class StateDimension:
     """One entry of the state vector and where it is read.
 
-    angle: the value is an angle in radians that wraps at +-pi; models see its sine and cosine.
-    limits: end stops, in `unit`. Steps that touch them are not learned from, because a smooth
-    model that is shown an impact bends everywhere else.
+    Read from a sensor by `field` (and `joint`, of a JointState) or by `index` (of a
+    Float64MultiArray), or derived from another dimension by `derivative_of`.
     """
 
     name: str
-    sensor: str
-    joint: str
-    field: Literal["position", "velocity", "effort"]
+    """What it is called everywhere: in goal, cost, diagnostics and on the topic `state`."""
     unit: str
+    """SI unit, such as m, rad or m/s: a note for people."""
+    sensor: str | None = None
+    """Topic under `sensors` that it is read from."""
+    joint: str | None = None
+    """Of a JointState: the joint's name in the message."""
+    field: str | None = None
+    """What is read of the message: position, velocity or effort of a joint; of other messages
+    one such as position.x, orientation.yaw, linear_velocity.x, angular_velocity.z (body frame)
+    or linear_acceleration.x."""
+    index: Annotated[int, Field(ge=0)] | None = None
+    """Of a Float64MultiArray: the place in its data, from 0 on."""
+    derivative_of: str | None = None
+    """Name of another dimension, read from a sensor, of which this one is the time derivative:
+    for a robot that does not measure its velocity."""
+    filter: Literal["difference", "kalman"] = "kalman"
+    """How a derivative is found. difference: change since the last tick by the period. kalman:
+    a constant-velocity Kalman filter, smoother where the sensor is noisy or coarse."""
+    time_constant: Positive | None = None
+    """Of filter kalman: seconds that it takes to follow; longer is smoother and later. Default:
+    one control period."""
     angle: bool = False
+    """The value is an angle in radians that wraps at +-pi; models see its sine and cosine."""
     limits: Bounds | None = None
+    """End stops. Steps that touch them are not learned from, because a smooth model that is
+    shown an impact bends everywhere else."""
+    safe_range: Bounds | None = None
+    """Where the robot may be: the guard stops it when it leaves this range."""
 
     @model_validator(mode="after")
     def _check(self) -> StateDimension:
+        what = f"state '{self.name}'"
         if self.limits is not None:
-            _check_bounds(f"state '{self.name}', limits", self.limits)
-        if self.angle and self.field != "position":
-            raise ValueError(
-                f"state '{self.name}': angle: true needs field: position, not {self.field}"
-            )
+            _check_bounds(f"{what}, limits", self.limits)
+        if self.safe_range is not None:
+            _check_bounds(f"{what}, safe_range", self.safe_range)
+        if self.derivative_of is not None:
+            for entry in ("sensor", "joint", "field", "index"):
+                if getattr(self, entry) is not None:
+                    raise ValueError(f"{what}: derivative_of and {entry} exclude each other")
+            if self.angle:
+                raise ValueError(f"{what}: a derivative does not wrap; leave out angle: true")
+        elif self.sensor is None:
+            raise ValueError(f"{what}: expected sensor: TOPIC, or derivative_of: NAME")
+        elif self.time_constant is not None:
+            raise ValueError(f"{what}: time_constant needs derivative_of")
+        turns = self.field == "position" or str(self.field).startswith("orientation.")
+        if self.angle and self.index is None and not turns:
+            raise ValueError(f"{what}: angle: true needs field: position, not {self.field}")
+        if self.field in ("orientation.roll", "orientation.yaw") and not self.angle:
+            raise ValueError(f"{what}: {self.field} wraps at +-pi; expected angle: true")
         return self
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the neutral form of its sensor's messages (`robots.messages`).
+
+        Empty for a derivative, which stands in none.
+        """
+        if self.joint is not None:
+            return f"{self.field}/{self.joint}"
+        return str(self.index) if self.index is not None else self.field or ""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class ActionDimension:
-    """One entry of the action vector.
-
-    bounds: lowest and highest value sent, in `unit`.
-    safe: what is sent when nothing better is known; it lies within the bounds.
-    slew: largest change per second, in `unit`/s; null for no limit.
-    """
+    """One entry of the action vector."""
 
     name: str
+    """What it is called everywhere: in cost, diagnostics and on the topic `action`."""
     unit: str
+    """SI unit of the value sent: a note for people."""
     bounds: Bounds
+    """Lowest and highest value sent."""
     safe: float = 0.0
+    """What is sent when nothing better is known; it lies within the bounds."""
     slew: Positive | None = None
+    """Largest change per second, in unit/s; none: no limit."""
+    jerk: Positive | None = None
+    """Largest change per second of the rate of change, in unit/s^2; none: no limit."""
+    field: str | None = None
+    """What it sets of the message: linear.x to angular.z of a Twist or TwistStamped; position,
+    velocity or effort of a joint in a JointTrajectory or JointState."""
+    joint: str | None = None
+    """Of a JointTrajectory or JointState: the joint's name."""
 
     @model_validator(mode="after")
     def _check(self) -> ActionDimension:
@@ -110,24 +220,77 @@ class ActionDimension:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Command:
-    """The robot's command topic; values are sent in the order of `dimensions`."""
+    """The robot's command topic."""
 
     topic: Topic
-    type: Literal["std_msgs/msg/Float64MultiArray"]
+    """Topic that commands are sent on, relative to the namespace."""
+    type: Literal[
+        "std_msgs/msg/Float64MultiArray",
+        "geometry_msgs/msg/Twist",
+        "geometry_msgs/msg/TwistStamped",
+        "trajectory_msgs/msg/JointTrajectory",
+        "sensor_msgs/msg/JointState",
+    ]
+    """Message type on the topic."""
     dimensions: Annotated[tuple[ActionDimension, ...], Field(min_length=1)]
+    """The action vector; a Float64MultiArray carries the values in this order."""
+    frame: str = ""
+    """header.frame_id of a TwistStamped, such as base_link."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Command:
+        known = COMMAND_FIELDS[self.type]
+        places: list[tuple[str | None, str | None]] = []
+        for dimension in self.dimensions:
+            what = f"action '{dimension.name}'"
+            if known:
+                _check_entry(what, "field", dimension.field, self.type)
+                _check_known(f"{what}, field", [dimension.field or ""], known)
+            else:
+                _check_no_entry(what, "field", dimension.field, self.type)
+            if known == JOINT_FIELDS:
+                _check_entry(what, "joint", dimension.joint, self.type)
+            else:
+                _check_no_entry(what, "joint", dimension.joint, self.type)
+            place = (dimension.joint, dimension.field)
+            if known and place in places:
+                text = " of joint ".join(part for part in reversed(place) if part)
+                raise ValueError(f"{what}: {text} is set by another dimension already")
+            places.append(place)
+        # A message holds one list a field, each as long as the list of joints.
+        joints = {joint for joint, _ in places}
+        fields = {field for _, field in places}
+        if known == JOINT_FIELDS and len(places) < len(joints) * len(fields):
+            missing = next((j, f) for j in joints for f in fields if (j, f) not in places)
+            raise ValueError(
+                f"command: joint '{missing[0]}' has no dimension for {missing[1]}, other joints "
+                f"have; a {self.type} sets the same fields of all its joints"
+            )
+        return self
+
+
+def _check_entry(what: str, entry: str, value: object, type_: str) -> None:
+    if value is None:
+        raise ValueError(f"{what}: {type_} needs {entry}:")
+
+
+def _check_no_entry(what: str, entry: str, value: object, type_: str) -> None:
+    if value is not None:
+        raise ValueError(f"{what}: {type_} has no {entry}; leave out {entry}: {value}")
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class GoalDimension:
-    """A state dimension that the goal fixes, its first value and the values accepted.
-
-    tolerance: how near counts as reached, in the dimension's unit.
-    """
+    """A state dimension that the goal fixes."""
 
     dimension: str
+    """Name of a state dimension."""
     bounds: Bounds
+    """Lowest and highest goal accepted."""
     tolerance: Positive
+    """How near counts as reached, in the dimension's unit."""
     default: float = 0.0
+    """The goal in force when nothing else is asked for."""
 
     @model_validator(mode="after")
     def _check(self) -> GoalDimension:
@@ -142,17 +305,19 @@ class GoalDimension:
 
 @dataclass(frozen=True, config=_CONFIG)
 class SoftBound:
-    """Cost of leaving, or coming near to leaving, `bounds` of one state dimension.
-
-    kind: `quadratic`, weight x (distance outside)^2, or `barrier`, which rises from `margin`
-    inside the bounds on.
-    """
+    """Cost of leaving, or coming near to leaving, a range of one state dimension."""
 
     dimension: str
+    """Name of a state dimension."""
     bounds: Bounds
+    """Where it costs nothing."""
     weight: NonNegative
+    """Weight of the cost."""
     kind: Literal["quadratic", "barrier"] = "quadratic"
+    """quadratic: weight x (distance outside)^2. barrier: rises from `margin` inside the bounds
+    on."""
     margin: Positive = 0.1
+    """Of a barrier: how far inside the bounds it begins."""
 
     @model_validator(mode="after")
     def _check(self) -> SoftBound:
@@ -162,60 +327,89 @@ class SoftBound:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Obstacle:
-    """What a robot that moves in a plane is to keep away from: weight x (margin - distance)^2.
-
-    plane: the two state dimensions that are its position. center: of the shape, in metres.
-    radius: of a circle. size: of a box along the two dimensions. margin: distance from which
-    on it costs nothing; it includes the robot's own radius.
-    """
+    """What a robot that moves in a plane is to keep away from: weight x (margin - distance)^2."""
 
     shape: Literal["circle", "box"]
+    """Its outline."""
     plane: tuple[str, str]
+    """The two state dimensions that are the robot's position."""
     center: tuple[float, float]
+    """Middle of the shape, in metres."""
     weight: NonNegative
+    """Weight of the cost."""
     margin: Positive
+    """Distance in metres from which on it costs nothing; it includes the robot's own radius."""
     radius: NonNegative = 0.0
+    """Of a circle, in metres."""
     size: tuple[NonNegative, NonNegative] = (0.0, 0.0)
+    """Of a box, along the two dimensions, in metres."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Cost:
-    """Weights of the stage cost, by dimension name (see `planning.objective`).
+    """Weights of the stage cost, by dimension name (see `planning.objective`)."""
 
-    terminal: on the last state of a plan. reward: on the learned reward, which needs `reward`.
-    terms: settings of terms from other packages, by name.
-    """
-
-    goal: dict[str, NonNegative]
+    goal: dict[str, NonNegative] = Field(default_factory=dict)
+    """Weight on the squared distance to the goal, by goal dimension."""
     state: dict[str, NonNegative] = Field(default_factory=dict)
+    """Weight on the squared value, by state dimension."""
     effort: dict[str, NonNegative] = Field(default_factory=dict)
+    """Weight on the squared value, by action dimension."""
     rate: dict[str, NonNegative] = Field(default_factory=dict)
+    """Weight on the squared change from step to step, by action dimension."""
     terminal: dict[str, NonNegative] = Field(default_factory=dict)
+    """Weight on the squared distance to the goal at the end of a plan, by goal dimension."""
     soft_bounds: tuple[SoftBound, ...] = ()
+    """Ranges that cost something to leave."""
     obstacles: tuple[Obstacle, ...] = ()
+    """What to keep away from."""
     reward: NonNegative = 0.0
+    """Weight on the learned reward, which counts as negative cost; needs `reward`."""
     terms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of cost terms from other packages, by name."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Success:
-    """A run is solved once `dimension` stays within `tolerance` of its goal for `hold` seconds.
-
-    label: what people call that, as in "up since 5.3 s".
-    """
+    """A run is solved once a dimension stays within `tolerance` of its goal for a while."""
 
     dimension: str
+    """Name of a goal dimension."""
     tolerance: Positive
+    """How near counts, in the dimension's unit."""
     hold: Positive
+    """Seconds that it has to stay there."""
     label: str = "at the goal"
+    """What people call that, as in "up since 5.3 s"."""
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Planar:
+    """Which state dimensions are the robot's pose in the plane (REP-103: x forward, y left).
+
+    With it the planner takes `goal_pose` and draws its plan for RViz and Foxglove.
+    """
+
+    x: str
+    """State dimension of the position along x, in metres."""
+    y: str
+    """State dimension of the position along y, in metres."""
+    yaw: str | None = None
+    """State dimension of the heading, in radians; none: the robot has none."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Simulation:
     """The plant that stands in for the robot with `sim:=true`."""
 
-    model: str
+    plant: str = "mujoco"
+    """Kind of plant: mujoco, or another that `mbrl_ros.sim` has."""
+    model: str | None = None
+    """Of plant mujoco: MJCF file in mbrl_ros/sim/models."""
     initial_position: dict[str, float] = Field(default_factory=dict)
+    """Where it starts, by joint; what is not named starts at zero."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The plant's own settings, which the plant checks."""
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -224,21 +418,36 @@ class RobotSpec:
 
     D is the number of state dimensions, A of action dimensions, G of goal dimensions;
     vectors everywhere in the package follow the order of `state`, `command.dimensions`, `goal`.
-    reward: topic (sensor_msgs/JointState named `reward`, stamped with the tick) of a reward to
-    be learned; none: the robot has no reward.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Lower-case name; models and experience carry it."""
     control_rate: Annotated[float, Field(gt=0.0, le=1000.0)]
+    """Ticks of the control clock per second: one state, plan and command each."""
     sensors: Annotated[dict[Topic, Sensor], Field(min_length=1)]
+    """What is measured, by topic (relative to the namespace)."""
     state: Annotated[tuple[StateDimension, ...], Field(min_length=1)]
+    """The state vector, in order."""
     command: Command
-    goal: Annotated[tuple[GoalDimension, ...], Field(min_length=1)]
+    """What is sent to the robot."""
     cost: Cost
-    success: Success
+    """What the planner minimises: the sum of these terms."""
+    goal: tuple[GoalDimension, ...] = ()
+    """What the goal fixes, in order; empty for a robot that only has a reward."""
+    success: Success | None = None
+    """When a run counts as solved; none: it never does."""
     reward: Topic | None = None
+    """Topic (sensor_msgs/JointState named `reward`, stamped with the tick) of a reward to be
+    learned; none: the robot has no reward."""
+    delay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Seconds from a measurement to the effect of the command that answers it, as far as it is
+    known: the first guess of delay compensation, which then measures."""
+    planar: Planar | None = None
+    """The state dimensions that are a pose in the plane; none: the robot has no such pose."""
     simulation: Simulation | None = None
+    """What stands in for the robot with sim:=true; none: it cannot be simulated."""
     description: str = ""
+    """One sentence for people."""
 
     @model_validator(mode="after")
     def _check(self) -> RobotSpec:
@@ -248,9 +457,13 @@ class RobotSpec:
             if duplicates:
                 raise ValueError(f"{what}: name '{duplicates[0]}' is used twice")
         for dimension in self.state:
-            _check_known(
-                f"state '{dimension.name}', sensor", [dimension.sensor], list(self.sensors)
-            )
+            self._check_source(dimension)
+        for topic in self.sensors:
+            if not any(dimension.sensor == topic for dimension in self.state):
+                raise ValueError(
+                    f"sensors: no state dimension reads '{topic}'; leave it out, because every "
+                    "state would wait for it"
+                )
         _check_known("goal", self.goal_names, state)
         _check_known("cost.goal", self.cost.goal, self.goal_names)
         _check_known("cost.state", self.cost.state, state)
@@ -262,8 +475,38 @@ class RobotSpec:
         if self.cost.reward and self.reward is None:
             raise ValueError("cost.reward needs `reward`: the topic that a reward comes on")
         _check_known("cost.soft_bounds", [b.dimension for b in self.cost.soft_bounds], state)
-        _check_known("success.dimension", [self.success.dimension], self.goal_names)
+        if not (self.goal or self.cost.reward or self.cost.state or self.cost.terms):
+            raise ValueError(
+                "there is nothing to pursue: expected a `goal`, or `cost.reward` and `reward`"
+            )
+        if self.success is not None:
+            _check_known("success.dimension", [self.success.dimension], self.goal_names)
+        if self.planar is not None:
+            planar = (self.planar.x, self.planar.y, self.planar.yaw)
+            _check_known("planar", [name for name in planar if name is not None], state)
         return self
+
+    def _check_source(self, dimension: StateDimension) -> None:
+        """Raise ValueError unless the sensor, or the other dimension, has what is read of it."""
+        what = f"state '{dimension.name}'"
+        if dimension.sensor is None:
+            read = [other.name for other in self.state if other.sensor is not None]
+            _check_known(f"{what}, derivative_of", [dimension.derivative_of or ""], read)
+            return
+        _check_known(f"{what}, sensor", [dimension.sensor], list(self.sensors))
+        type_ = self.sensors[dimension.sensor].type
+        known = SENSOR_FIELDS[type_]
+        if known:
+            _check_no_entry(what, "index", dimension.index, type_)
+            _check_entry(what, "field", dimension.field, type_)
+            _check_known(f"{what}, field of {type_}", [dimension.field or ""], known)
+        else:
+            _check_entry(what, "index", dimension.index, type_)
+            _check_no_entry(what, "field", dimension.field, type_)
+        if type_ == JOINT_STATE:
+            _check_entry(what, "joint", dimension.joint, type_)
+        else:
+            _check_no_entry(what, "joint", dimension.joint, type_)
 
     @property
     def period(self) -> float:
@@ -378,7 +621,12 @@ class RobotSpec:
         return all(e <= spec.tolerance for e, spec in zip(errors, self.goal, strict=True))
 
     def success_error(self, state: Sequence[float], goal: Sequence[float]) -> float:
-        """Distance of `state` (D,) from `goal` (G,) along the success dimension, >= 0."""
+        """Distance of `state` (D,) from `goal` (G,) along the success dimension, >= 0.
+
+        Infinite for a robot whose runs never count as solved.
+        """
+        if self.success is None:
+            return math.inf
         return self.goal_errors(state, goal)[self.goal_names.index(self.success.dimension)]
 
 

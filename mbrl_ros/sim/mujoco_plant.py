@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbrl_ros.robots.spec import RobotError, RobotSpec
+from mbrl_ros.robots.spec import JOINT_FIELDS, JOINT_STATE, RobotError, RobotSpec
 
 MODEL_DIRECTORY = Path(__file__).parent / "models"
 
@@ -30,6 +30,14 @@ class MujocoPlant:
             raise RobotError(
                 f"robot '{robot.name}' has no simulation: section; add one or use sim:=false"
             )
+        for topic, sensor in robot.sensors.items():
+            if sensor.type != JOINT_STATE:
+                raise RobotError(
+                    f"sensor {topic}: plant mujoco has no {sensor.type}; expected {JOINT_STATE}"
+                )
+        if robot.simulation.model is None:
+            raise RobotError("simulation.model: plant mujoco needs an MJCF file")
+        self._topics = list(robot.sensors)
         path = MODEL_DIRECTORY / robot.simulation.model
         if not path.is_file():
             raise RobotError(f"simulation.model: no file {path}")
@@ -83,3 +91,12 @@ class MujocoPlant:
             [float(self._data.qvel[velocity]) for _, velocity in self._addresses],
             [float(self._data.qfrc_actuator[velocity]) for _, velocity in self._addresses],
         )
+
+    def sensors(self) -> dict[str, dict[str, float]]:
+        """Return what each sensor topic reads now, by key (see `robots.messages`)."""
+        values = {
+            f"{field}/{name}": value
+            for field, column in zip(JOINT_FIELDS, self.joint_state(), strict=True)
+            for name, value in zip(self.joint_names, column, strict=True)
+        }
+        return dict.fromkeys(self._topics, values)
