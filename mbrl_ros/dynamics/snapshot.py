@@ -165,6 +165,18 @@ def read_info(data: bytes) -> SnapshotInfo:
     Raises SnapshotError if they are too many, not a snapshot, damaged, or if what they say is
     not complete and valid.
     """
+    try:
+        return _INFO.validate_strings(unseal(data, FORMAT))
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def unseal(data: bytes, expected: str) -> dict[str, str]:
+    """Return the metadata of a file that `pack` made, without the checksum.
+
+    Raises SnapshotError if the bytes are too many, no such file, of a format other than the
+    expected, or damaged.
+    """
     if len(data) > MAX_BYTES:
         raise SnapshotError(f"snapshot has {len(data)} bytes, at most {MAX_BYTES} are accepted")
     # The format: 8 bytes of header length, then JSON whose __metadata__ maps text to text.
@@ -174,21 +186,23 @@ def read_info(data: bytes) -> SnapshotInfo:
     try:
         header = _HEADER.validate_json(data[8 : 8 + length])
         metadata = _METADATA.validate_python(header.get("__metadata__"))
-        if metadata.get("format") != FORMAT:
-            raise SnapshotError(
-                f"snapshot's format is '{metadata.get('format')}', expected '{FORMAT}'"
-            )
-        checksum = metadata.pop(_CHECKSUM, "")
-        blank = data.replace(_entry(checksum), _entry(_UNSET), 1)
-        if hashlib.sha256(blank).hexdigest() != checksum:
-            raise SnapshotError("snapshot is damaged: its checksum does not match")
-        return _INFO.validate_strings(metadata)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = "".join(f"{part}: " for part in problem["loc"])
+        raise _invalid(error) from None
+    if metadata.get("format") != expected:
         raise SnapshotError(
-            f"snapshot's description is not valid: {where}{problem['msg']}"
-        ) from None
+            f"snapshot's format is '{metadata.get('format')}', expected '{expected}'"
+        )
+    checksum = metadata.pop(_CHECKSUM, "")
+    blank = data.replace(_entry(checksum), _entry(_UNSET), 1)
+    if hashlib.sha256(blank).hexdigest() != checksum:
+        raise SnapshotError("snapshot is damaged: its checksum does not match")
+    return metadata
+
+
+def _invalid(error: ValidationError) -> SnapshotError:
+    problem = error.errors(include_url=False)[0]
+    where = "".join(f"{part}: " for part in problem["loc"])
+    return SnapshotError(f"snapshot's description is not valid: {where}{problem['msg']}")
 
 
 def load(path: Path, robot: str | None = None) -> tuple[DynamicsModel, RobotSpec]:
