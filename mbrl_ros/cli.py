@@ -487,6 +487,51 @@ def bench_control(
             raise _fail(f"--plot {plot}: {error}", 1) from None
 
 
+@bench.command("sample-efficiency")
+def bench_sample_efficiency(
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw return against steps (PNG, PDF).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps.")] = False,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Tasks; default: all.")
+    ] = None,
+    agents: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Agents; default: all of each task.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each agent.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Compare agents with and without a model: return against real steps."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import sample_efficiency
+    from mbrl_ros.benchmarks.sample_efficiency_tasks import TASKS
+
+    _check_folder(json_file)
+    _check_folder(plot, "--plot")
+    try:
+        rows = sample_efficiency.run(
+            TASKS,
+            None if tasks is None else _names(tasks, ()),
+            None if agents is None else _names(agents, ()),
+            seeds,
+            seed,
+            quick,
+            _say,
+        )
+    except sample_efficiency.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(sample_efficiency.table(rows, TASKS))
+    _write_json(json_file, [row.plain() for row in rows])
+    if plot is not None:
+        try:
+            sample_efficiency.draw(rows, TASKS, plot)
+        except (OSError, ValueError) as error:
+            raise _fail(f"--plot {plot}: {error}", 1) from None
+
+
 def _check_folder(path: Path | None, option: str = "--json") -> None:
     """Refuse a file that could not be written in the end, before the work is done."""
     if path is not None and not path.absolute().parent.is_dir():
