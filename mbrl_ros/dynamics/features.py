@@ -39,7 +39,8 @@ class FeatureMap:
         self.angles = [i for i, flag in enumerate(self.angle_mask) if flag]
         self.size = self.state_dimensions + len(self.angles) + action_dimensions
         # As tensors: selecting by a list takes several times as long.
-        self._plain_index, self._angle_index = torch.tensor(self.plain), torch.tensor(self.angles)
+        self._plain_index = torch.tensor(self.plain, dtype=torch.int64)
+        self._angle_index = torch.tensor(self.angles, dtype=torch.int64)
         self._mask = torch.tensor(self.angle_mask)
         self._plain_array, self._angle_array = (
             np.array(self.plain, int),

@@ -156,6 +156,16 @@ class DynamicsModel(ABC):
             ]
         return torch.stack([row[0] for row in rows], 1), torch.stack([row[1] for row in rows], 1)
 
+    def novelty(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return how much a step would tell: states (N, D), actions (N, A) -> (N,), in nats.
+
+        The sum over the state dimensions of 0.5 log(1 + variance of what is not known / variance
+        of the noise): a Gaussian process' information gain; of an ensemble, from its members'
+        disagreement (Sukhija et al., "Optimistic Active Exploration of Dynamical Systems",
+        NeurIPS 2023, section 3). Differentiable. Raises ValueError if this kind cannot tell.
+        """
+        raise ValueError(f"model '{self.kind}' cannot tell what it does not know")
+
     def reward(self, states: Tensor, actions: Tensor) -> Tensor:
         """Predict the reward of one step: states (N, D), actions (N, A) -> mean (N,).
 
