@@ -20,13 +20,10 @@ from pathlib import Path
 import yaml
 
 from mbrl_ros.kinds import MODELS, PLANNERS
+from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
 
-# What the processes and whoever starts them agree on: the exit status of a node that refuses
-# its configuration, and the variable that names the process it must not outlive.
-BAD_CONFIGURATION = 2
-PARENT_VARIABLE = "MBRL_PARENT_PID"
 DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 ParameterValue = bool | int | float | str | list[float]

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from mbrl_ros.bringup import PARENT_VARIABLE, NodeProcess, environment, processes
+from mbrl_ros.bringup import NodeProcess, environment, processes
+from mbrl_ros.process import PARENT_VARIABLE
 from mbrl_ros.resources import share_directory
 
 # Seconds that a process gets to end after SIGTERM, and after SIGKILL.

@@ -11,6 +11,7 @@ import pytest
 from mbrl_ros import bringup
 from mbrl_ros.bringup import ArgumentError, parse_arguments, processes
 from mbrl_ros.kinds import MODELS, PLANNERS
+from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import share_directory
 
 
@@ -50,7 +51,7 @@ def test_lockstep_reaches_every_node_that_keeps_to_it():
 def test_a_dead_guard_is_replaced_by_one_that_only_stops():
     guard = by_name(namespace="left")["command_guard"]
     assert guard.replacement(0) is None
-    assert guard.replacement(bringup.BAD_CONFIGURATION) is None
+    assert guard.replacement(BAD_CONFIGURATION) is None
     assert guard.replacement(-signal.SIGTERM) is None
     replacement = guard.replacement(-9)
     assert replacement is not None

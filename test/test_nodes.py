@@ -4,10 +4,14 @@
 
 import math
 import signal
+import subprocess
+import sys
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import JointState
 from stack import LATEST, Listener, Process, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
@@ -19,6 +23,9 @@ from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import bytes_message, named_values
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+from fuzz_guard import fuzz_node
 
 PERIOD = 50_000_000
 
@@ -90,12 +97,38 @@ def test_the_estimator_drops_what_it_cannot_use_and_says_what(listener, tmp_path
 # -- command_guard -------------------------------------------------------------------------
 
 
+STATE = {"cart_position": 0.1, "cart_velocity": 0.0, "pole_angle": 3.0, "pole_velocity": 0.0}
+
+
+class Inputs:
+    """What the guard subscribes to."""
+
+    def __init__(self, listener):
+        self._actions = listener.node.create_publisher(JointState, "action", LATEST)
+        self._states = listener.node.create_publisher(JointState, "state", STREAM)
+
+    def matched(self):
+        matched(self._actions)
+        matched(self._states)
+
+    def state(self, age=0.0, **changes):
+        values = STATE | changes
+        stamp = time.time_ns() - int(age * 1e9)
+        self._states.publish(named_values(stamp, list(values), list(values.values())))
+
+    def publish(self, message, **changes):
+        """Send an action, and a fresh state before it."""
+        self.state(**changes)
+        time.sleep(0.005)
+        self._actions.publish(message)
+
+
 @pytest.fixture
 def guard(listener, tmp_path):
-    actions = listener.node.create_publisher(JointState, "action", LATEST)
+    inputs = Inputs(listener)
     with node(tmp_path, "command_guard", "armed:=true") as process:
-        matched(actions)
-        yield process, actions
+        inputs.matched()
+        yield process, inputs
 
 
 def send(listener, actions, force, expected):
@@ -124,8 +157,8 @@ def test_the_guard_clamps_and_goes_safe_when_actions_stop(listener, guard):
     [
         (JointState(name=["cart_force"], position=[math.nan]), "cart_force = nan is not finite"),
         (JointState(name=["cart_force"], position=[math.inf]), "cart_force = inf is not finite"),
-        (JointState(name=["cart_force"]), "1 names but 0 positions"),
-        (JointState(name=["thrust"], position=[1.0]), "message has no 'cart_force'"),
+        (JointState(name=["cart_force"]), "1 names and 0 positions, expected 1"),
+        (JointState(name=["thrust"], position=[1.0]), "action has ['thrust'], expected"),
     ],
 )
 def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
@@ -142,11 +175,16 @@ def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
     assert listener.commands == []
 
 
-@pytest.mark.parametrize("age", [0.5, -3600.0])
-def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age):
+@pytest.mark.parametrize(("age", "words"), [(0.5, "s ago, by"), (-3600.0, "s ahead of")])
+def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age, words):
     process, actions = guard
-    actions.publish(action(5.0, age))
-    wait_for(lambda: "it answers a state of" in process.output, "the message", 10.0)
+
+    def refused():
+        actions.publish(action(5.0, age))
+        time.sleep(0.03)
+        return words in process.output
+
+    wait_for(refused, "the message", 10.0)
     time.sleep(0.3)
     assert listener.commands == []
     send(listener, actions, 5.0, [5.0])
@@ -155,44 +193,123 @@ def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age):
     assert [7.0] not in listener.commands
 
 
+def test_without_a_state_the_guard_goes_to_the_safe_command(listener, guard):
+    process, inputs = guard
+    send(listener, inputs, 5.0, [5.0])
+
+    def only_actions():
+        inputs._actions.publish(action(5.0))
+        time.sleep(0.03)
+        return "no state in time: going to the safe command" in process.output
+
+    wait_for(only_actions, "the message", 10.0)
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    send(listener, inputs, 5.0, [5.0])
+
+
+def call(listener, service):
+    """Call a Trigger service of the guard; return its answer."""
+    client = listener.node.create_client(Trigger, f"command_guard/{service}")
+    assert client.wait_for_service(10.0)
+    return client.call(Trigger.Request())
+
+
 def test_the_guard_stops_and_arms_by_service(listener, guard):
     _, actions = guard
-    stop = listener.node.create_client(Trigger, "command_guard/stop")
-    arm = listener.node.create_client(Trigger, "command_guard/arm")
-    assert stop.wait_for_service(10.0)
     send(listener, actions, 5.0, [5.0])
-    assert stop.call(Trigger.Request()).success
+    assert call(listener, "stop").success
     wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
     actions.publish(action(5.0))
     time.sleep(0.3)
     assert listener.commands[-1] == [0.0]
-    assert arm.wait_for_service(10.0)
-    assert arm.call(Trigger.Request()).success
+
+    def armed():
+        actions.publish(action(5.0))
+        return call(listener, "arm").success
+
+    wait_for(armed, "arming", 10.0)
     send(listener, actions, 5.0, [5.0])
 
 
-def test_a_guard_on_hardware_starts_disarmed(listener, tmp_path):
-    actions = listener.node.create_publisher(JointState, "action", LATEST)
+def test_a_guard_on_hardware_starts_disarmed_and_arms_only_with_fresh_inputs(listener, tmp_path):
+    inputs = Inputs(listener)
     with node(tmp_path, "command_guard") as process:
-        matched(actions)
-        actions.publish(action(5.0))
+        inputs.matched()
+        refused = call(listener, "arm")
+        assert not refused.success
+        assert refused.message == "not armed: no state has come; no action has come"
+        inputs.publish(action(5.0))
         wait_for(lambda: "disarmed: call ~/arm" in process.output, "the refusal", 10.0)
         time.sleep(0.3)
+        assert "the last state is too old" in call(listener, "arm").message
         assert listener.commands == []
     time.sleep(0.3)
     assert listener.commands == []  # it never moved the robot: nothing to take back
 
 
-def test_the_guard_needs_neither_torch_nor_a_planner():
-    import subprocess
-    import sys
+def test_leaving_the_safe_range_stops_the_robot(listener, tmp_path, cartpole_file):
+    robot = cartpole_file(state__0__safe_range=[-1.5, 1.5])
+    statuses = []
+    listener.node.create_subscription(
+        DiagnosticStatus, "command_guard/status", statuses.append, STREAM
+    )
+    inputs = Inputs(listener)
+    outside = "cart_position = 1.6 is outside its safe range [-1.5, 1.5]"
+    with node(tmp_path, "command_guard", "armed:=true", f"robot:={robot}") as process:
+        inputs.matched()
+        send(listener, inputs, 5.0, [5.0])
+        wait_for(lambda: any(s.message == "passing actions on" for s in statuses), "status", 10.0)
+        inputs.state(cart_position=1.6)
+        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+        wait_for(lambda: outside in statuses[-1].message, "its reason", 5.0)
+        assert outside in process.output
+        values = {item.key: item.value for item in statuses[-1].values}
+        assert (values["code"], values["status"]) == ("5", "STOPPED")
+        assert statuses[-1].level == DiagnosticStatus.WARN
+        inputs.publish(action(5.0), cart_position=1.6)
+        assert outside in call(listener, "arm").message
+        assert listener.commands[-1] == [0.0]
 
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_guard_ends_by_way_of_the_slew_limit(listener, tmp_path, cartpole_file, number):
+    robot = cartpole_file(command__dimensions__0__slew=20.0)
+    inputs = Inputs(listener)
+    with node(tmp_path, "command_guard", "armed:=true", f"robot:={robot}") as process:
+        inputs.matched()
+        send(listener, inputs, 8.0, [8.0])
+        count = len(listener.commands)
+        process.signal(number)
+        assert process.wait(10.0) == 0
+        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+        steps = [
+            before[0] - after[0] for before, after in pairwise(listener.commands[count - 1 :])
+        ]
+        assert len(steps) > 5
+        assert all(-1e-9 <= step <= 20.0 * 0.05 + 1e-9 for step in steps)
+
+
+def test_random_messages_never_get_past_the_guard():
+    """The shorter form of bench/fuzz_guard.py, without the checks that need a quiet machine."""
+    result = fuzz_node(messages=600, seed=1, rate=300.0, tolerance=None)
+    assert result.violations == []
+    assert result.outputs > 100
+    assert result.sent["not_finite"] > 10
+
+
+def test_the_guard_is_small_and_needs_no_planner(listener, guard):
     code = "import sys, mbrl_ros.nodes.command_guard; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
+    heavy = {"torch", "mujoco", "gymnasium", "matplotlib", "scipy", "pandas", "pydantic"}
     assert "rclpy" in loaded
-    assert not {"torch", "mujoco", "matplotlib", "mbrl_ros.planning.planner"} & set(loaded)
+    assert not (heavy | {"mbrl_ros.planning.planner", "mbrl_ros.robots.spec"}) & set(loaded)
+    process, inputs = guard
+    send(listener, inputs, 5.0, [5.0])
+    status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    assert int(resident.split()[1]) < 80_000  # kB
 
 
 # -- simulator -----------------------------------------------------------------------------

@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mbrl_ros.robots.spec import (
+from mbrl_ros.robots.message_types import (
     FLOAT64_MULTI_ARRAY,
     IMU,
     JOINT_FIELDS,
     JOINT_STATE,
     JOINT_TRAJECTORY,
-    NANOSECONDS,
     ODOMETRY,
     POSE_STAMPED,
     TWIST,
     TWIST_STAMPED,
-    RobotSpec,
 )
+from mbrl_ros.units import NANOSECONDS
+
+if TYPE_CHECKING:
+    from mbrl_ros.robots.spec import RobotSpec
 
 # Data that has no header carries its time, where its sender knows it, in the label of its first
 # dimension: this and nanoseconds. A simulation in lockstep depends on it.

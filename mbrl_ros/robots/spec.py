@@ -14,54 +14,20 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from mbrl_ros.resources import config_directory
+from mbrl_ros.robots.message_types import COMMAND_FIELDS as COMMAND_FIELDS
+from mbrl_ros.robots.message_types import FLOAT64_MULTI_ARRAY as FLOAT64_MULTI_ARRAY
+from mbrl_ros.robots.message_types import IMU as IMU
+from mbrl_ros.robots.message_types import JOINT_FIELDS as JOINT_FIELDS
+from mbrl_ros.robots.message_types import JOINT_STATE as JOINT_STATE
+from mbrl_ros.robots.message_types import JOINT_TRAJECTORY as JOINT_TRAJECTORY
+from mbrl_ros.robots.message_types import ODOMETRY as ODOMETRY
+from mbrl_ros.robots.message_types import POSE_STAMPED as POSE_STAMPED
+from mbrl_ros.robots.message_types import SENSOR_FIELDS as SENSOR_FIELDS
+from mbrl_ros.robots.message_types import TWIST as TWIST
+from mbrl_ros.robots.message_types import TWIST_STAMPED as TWIST_STAMPED
+from mbrl_ros.units import NANOSECONDS
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-NANOSECONDS = 1_000_000_000  # in a second; stamps are whole nanoseconds
-
-JOINT_STATE = "sensor_msgs/msg/JointState"
-ODOMETRY = "nav_msgs/msg/Odometry"
-IMU = "sensor_msgs/msg/Imu"
-POSE_STAMPED = "geometry_msgs/msg/PoseStamped"
-FLOAT64_MULTI_ARRAY = "std_msgs/msg/Float64MultiArray"
-TWIST = "geometry_msgs/msg/Twist"
-TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-
-JOINT_FIELDS = ("position", "velocity", "effort")
-
-
-def _vector(name: str) -> tuple[str, ...]:
-    return tuple(f"{name}.{axis}" for axis in "xyz")
-
-
-_ORIENTATION = ("orientation.roll", "orientation.pitch", "orientation.yaw")
-_TWIST_FIELDS = (*_vector("linear"), *_vector("angular"))
-
-# What a state dimension may read of each type of sensor, by `field`; a JointState needs `joint`
-# as well, a Float64MultiArray `index` instead.
-SENSOR_FIELDS: dict[str, tuple[str, ...]] = {
-    JOINT_STATE: JOINT_FIELDS,
-    ODOMETRY: (
-        *_vector("position"),
-        *_ORIENTATION,
-        *_vector("linear_velocity"),
-        *_vector("angular_velocity"),
-    ),
-    IMU: (*_ORIENTATION, *_vector("angular_velocity"), *_vector("linear_acceleration")),
-    POSE_STAMPED: (*_vector("position"), *_ORIENTATION),
-    FLOAT64_MULTI_ARRAY: (),
-}
-
-# What an action dimension may set of each type of command, by `field`; the last two need
-# `joint` as well, a Float64MultiArray takes the order of the dimensions.
-COMMAND_FIELDS: dict[str, tuple[str, ...]] = {
-    FLOAT64_MULTI_ARRAY: (),
-    TWIST: _TWIST_FIELDS,
-    TWIST_STAMPED: _TWIST_FIELDS,
-    JOINT_TRAJECTORY: JOINT_FIELDS,
-    JOINT_STATE: JOINT_FIELDS,
-}
 
 Bounds = tuple[float, float]
 Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]

@@ -10,7 +10,7 @@ from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.units import NANOSECONDS
 
 # Never run ahead of the last clock message by more wall time than this, in seconds: the
 # clock may have been stopped.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, Quaternion, Twist, TwistStamped, Vector3
@@ -21,20 +21,23 @@ from std_msgs.msg import (
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mbrl_ros.robots import messages
-from mbrl_ros.robots.messages import read_command, sensor_stamp
-from mbrl_ros.robots.spec import (
+from mbrl_ros.robots.message_types import (
     FLOAT64_MULTI_ARRAY,
     IMU,
     JOINT_FIELDS,
     JOINT_STATE,
     JOINT_TRAJECTORY,
-    NANOSECONDS,
     ODOMETRY,
     POSE_STAMPED,
     TWIST,
     TWIST_STAMPED,
-    RobotSpec,
 )
+from mbrl_ros.robots.messages import read_command, sensor_stamp
+from mbrl_ros.units import NANOSECONDS
+
+if TYPE_CHECKING:
+    from mbrl_ros.robots.guarded import GuardedRobot
+    from mbrl_ros.robots.spec import RobotSpec
 
 __all__ = [
     "MESSAGES",
@@ -137,7 +140,7 @@ def sensor_message(type_: str, stamp: int, frame: str, values: Mapping[str, floa
     return message
 
 
-def command_message(robot: RobotSpec, stamp: int, values: Sequence[float]) -> Any:
+def command_message(robot: RobotSpec | GuardedRobot, stamp: int, values: Sequence[float]) -> Any:
     """Return the message that carries an action (A,) on the robot's command topic.
 
     stamp: nanoseconds. A trajectory has one point, one control period after it was received:

@@ -18,7 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from mbrl_ros.bringup import BAD_CONFIGURATION, PARENT_VARIABLE
+from mbrl_ros.process import BAD_CONFIGURATION, PARENT_VARIABLE
 
 # How often the main loop looks whether a signal has come, in seconds.
 _SIGNAL_LATENCY = 0.05
