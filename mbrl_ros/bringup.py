@@ -197,7 +197,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     }
     own: dict[str, dict[str, ParameterValue]] = {
         "simulator": {"pace": values["pace"], "duration": duration},
-        "state_estimator": {},
+        "state_estimator": {"lockstep": lockstep},
         "command_guard": {
             "armed": simulated,
             "lockstep": lockstep,

@@ -40,7 +40,7 @@ class Drive:
             }
             state = estimator.add("joint_states", stamp, values, 0.0)
             if state is not None:
-                recorder.add_state(*state)
+                recorder.add_state(state.stamp, state.values)
         for stamp, force in self.commands:
             recorder.add_action(stamp, [force])
         return recorder.take()

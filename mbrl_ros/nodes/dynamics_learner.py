@@ -27,6 +27,7 @@ from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
+    PREDICTED,
     bytes_message,
     read_named_values,
     to_nanoseconds,
@@ -187,7 +188,8 @@ class DynamicsLearner(ManagedNode):
         stamp, state = to_nanoseconds(message.header.stamp), self._read(message, "state")
         if state is None:
             return
-        self._recorder.add_state(stamp, state)
+        if message.header.frame_id != PREDICTED:
+            self._recorder.add_state(stamp, state)
         if not self._announced and self._action_subscription.get_publisher_count() > 0:
             # From here on no step can be lost. A model that knows nothing says so, too.
             self._announced = True

@@ -221,7 +221,7 @@ class _Replay:
         values = read_sensor(self._robot.sensors[name].type, message)
         state = self._estimator.add(name, stamp, values, seconds)
         if state is not None:
-            self._events.append(("", *state))
+            self._events.append(("", state.stamp, state.values))
 
     def _command(self, message: Any) -> list[float]:
         return read_command(self._robot, message)

@@ -58,6 +58,43 @@ def sensor_stamp(message: Any) -> int | None:
     return None
 
 
+def rates(type_: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return the rate of change, per second, of those values that a message tells it of.
+
+    A joint's position moves with its velocity; an Odometry's position with its linear velocity,
+    turned from the body frame by its orientation; orientation with the angular velocity of the
+    body (none of it within 6 degrees of pitch straight up or down).
+    """
+    if type_ == JOINT_STATE:
+        found = {
+            key: values.get(f"velocity/{key.removeprefix('position/')}", math.nan)
+            for key in values
+            if key.startswith("position/")
+        }
+    elif type_ in (ODOMETRY, IMU):
+        roll, pitch, yaw = (
+            values.get(f"orientation.{name}", math.nan) for name in ("roll", "pitch", "yaw")
+        )
+        (cr, sr), (cp, sp) = ((math.cos(a), math.sin(a)) for a in (roll, pitch))
+        p, q, r = (values.get(f"angular_velocity.{axis}", math.nan) for axis in "xyz")
+        turn = q * sr + r * cr
+        found = {}
+        if abs(cp) > 0.1:
+            found["orientation.roll"] = p + turn * sp / cp
+            found["orientation.pitch"] = q * cr - r * sr
+            found["orientation.yaw"] = turn / cp
+        if type_ == ODOMETRY:
+            cy, sy = math.cos(yaw), math.sin(yaw)
+            u, v, w = (values.get(f"linear_velocity.{axis}", math.nan) for axis in "xyz")
+            forward, left = cp * u + sp * (sr * v + cr * w), cr * v - sr * w
+            found["position.x"] = cy * forward - sy * left
+            found["position.y"] = sy * forward + cy * left
+            found["position.z"] = cp * (sr * v + cr * w) - sp * u
+    else:
+        found = {}
+    return {key: rate for key, rate in found.items() if math.isfinite(rate)}
+
+
 def stamp_label(stamp: int) -> str:
     """Return the label by which a Float64MultiArray carries its time (nanoseconds)."""
     return f"{_STAMP_LABEL}{stamp}"

@@ -106,8 +106,8 @@ class StateDimension:
     """How a derivative is found. difference: change since the last tick by the period. kalman:
     a constant-velocity Kalman filter, smoother where the sensor is noisy or coarse."""
     time_constant: Positive | None = None
-    """Of filter kalman: seconds that it takes to follow; longer is smoother and later. Default:
-    one control period."""
+    """Of filter kalman: how fast it follows, in seconds; it lags by 1.4 of them, and longer is
+    smoother. Default: half a control period."""
     angle: bool = False
     """The value is an angle in radians that wraps at +-pi; models see its sine and cosine."""
     limits: Bounds | None = None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MESSAGES",
+    "PREDICTED",
     "bytes_message",
     "command_message",
     "named_values",
@@ -52,6 +53,10 @@ __all__ = [
     "to_nanoseconds",
     "to_time",
 ]
+
+# header.frame_id of a state that is carried on from a late sensor's last message: nothing can
+# be learned from it.
+PREDICTED = "predicted"
 
 # The class of each message type that a robot file may name.
 MESSAGES: dict[str, type[Any]] = {
