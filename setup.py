@@ -46,7 +46,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
-        (f"{SHARE}/config", sorted(glob("config/*.yaml"))),
+        (f"{SHARE}/config", sorted(glob("config/*.yaml") + glob("config/*.json"))),
         (f"{SHARE}/config/robots", sorted(glob("config/robots/*.yaml"))),
     ],
     zip_safe=False,

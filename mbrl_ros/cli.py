@@ -163,6 +163,83 @@ def status(
         raise _fail(str(error), 1) from None
 
 
+# -- robot files -----------------------------------------------------------------------------
+
+robot_app = typer.Typer(no_args_is_help=True, help="Write and check the file of a robot.")
+app.add_typer(robot_app, name="robot")
+
+
+@robot_app.command("check")
+def robot_check(
+    robot: Annotated[
+        str, typer.Argument(metavar="FILE", help="YAML file, or name of a shipped robot.")
+    ],
+) -> None:
+    """Check a robot file and say in words what it says; status 2 if it cannot be used."""
+    from mbrl_ros.robots import RobotError, load_robot
+    from mbrl_ros.robots.explain import UNKNOWN, explain, warnings
+
+    try:
+        spec = load_robot(robot)
+    except RobotError as error:
+        raise _fail(str(error)) from None
+    print("\n".join(explain(spec)))
+    for warning in warnings(spec):
+        print(f"warning: {warning}")
+    print(UNKNOWN)
+
+
+@robot_app.command("new")
+def robot_new(
+    urdf: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take joints and limits from a URDF, not a live graph."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: NAME.yaml.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing: take what is likely.")
+    ] = False,
+    namespace: Annotated[str, typer.Option(help="Namespace of the robot's topics.")] = "",
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=600.0, help="How long to listen to the live graph.")
+    ] = 3.0,
+) -> None:
+    """Write a commented robot file to start from, of a robot that runs now or of a URDF."""
+    from mbrl_ros.robots import RobotError, load_robot, starter
+    from mbrl_ros.robots.explain import warnings
+
+    def ask(question: str, default: str) -> str:
+        return default if yes else str(typer.prompt(question, default=default))
+
+    try:
+        if urdf is not None:
+            found = starter.read_urdf(urdf)
+        else:
+            from mbrl_ros.ros.discovery import look
+
+            print(f"listening for {seconds:g} s", file=sys.stderr, flush=True)
+            found = look(namespace, seconds)
+        name = starter.plain_name(output.stem if output else found.name)
+        name = starter.plain_name(ask("name of the robot", name))
+        path = output or Path(f"{name}.yaml")
+        _check_folder(path, "-o")
+        if path.suffix not in (".yaml", ".yml"):
+            raise _fail(f"-o {path}: expected a name that ends with .yaml")
+        if path.exists():
+            raise _fail(f"{path}: exists already; choose another name with -o")
+        text = starter.write(name, found, ask)
+        path.write_text(text, "utf-8")
+        spec = load_robot(str(path))
+    except (OSError, RobotError, starter.StarterError) as error:
+        raise _fail(str(error)) from None
+    print(f"wrote {path}; all that it says is a guess until you have read it")
+    for warning in warnings(spec):
+        print(f"warning: {warning}")
+    print(f"next: edit it, then mbrl robot check {path}")
+
+
 # -- recorded data ---------------------------------------------------------------------------
 
 BagOption = Annotated[

@@ -113,7 +113,11 @@ def test_every_shared_file_is_installed(distribution):
     installed = {name for _, names in distribution.data_files for name in names}
     shared = {
         path.relative_to(CHECKOUT).as_posix()
-        for folder, pattern in (("config", "*.yaml"), ("launch", "*.launch.py"))
+        for folder, pattern in (
+            ("config", "*.yaml"),
+            ("config", "*.json"),
+            ("launch", "*.launch.py"),
+        )
         for path in (CHECKOUT / folder).rglob(pattern)
     }
     assert shared

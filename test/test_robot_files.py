@@ -1,0 +1,285 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writing and checking robot files: the schema, `mbrl robot check` and `mbrl robot new`."""
+
+import json
+import threading
+import time
+
+import pytest
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import Imu, JointState
+from stack import LATEST, Listener
+from typer.testing import CliRunner
+
+from mbrl_ros.cli import app
+from mbrl_ros.resources import config_directory
+from mbrl_ros.robots import load_robot, robot_names
+from mbrl_ros.robots.schema import robot_schema
+from mbrl_ros.ros.qos import STREAM
+
+URDF = """<?xml version="1.0"?>
+<robot name="Swing Arm">
+  <link name="base"/><link name="rod"/><link name="slide"/><link name="tip"/>
+  <joint name="Lift" type="prismatic">
+    <parent link="base"/><child link="slide"/>
+    <limit lower="-0.5" upper="1.5" effort="40" velocity="2"/>
+  </joint>
+  <joint name="swing" type="continuous">
+    <parent link="slide"/><child link="rod"/>
+  </joint>
+  <joint name="mount" type="fixed"><parent link="rod"/><child link="tip"/></joint>
+  <ros2_control name="drive" type="system">
+    <joint name="Lift"><command_interface name="effort"/><state_interface name="position"/></joint>
+    <joint name="swing"><state_interface name="position"/></joint>
+  </ros2_control>
+</robot>
+"""
+
+
+def mbrl(*arguments, answers=None):
+    return CliRunner().invoke(app, ["robot", *map(str, arguments)], input=answers)
+
+
+# -- schema --------------------------------------------------------------------------------
+
+
+def test_the_shipped_schema_is_that_of_the_code():
+    shipped = json.loads((config_directory() / "robot.schema.json").read_text("utf-8"))
+    assert shipped == robot_schema()
+
+
+def test_every_entry_of_a_robot_file_is_described():
+    schema = robot_schema()
+    places = {"robot": schema, **schema["$defs"]}
+    assert len(places) == 12
+    bare = [
+        f"{place}.{name}"
+        for place, definition in places.items()
+        for name, entry in definition["properties"].items()
+        if len(entry.get("description", "")) < 10
+    ]
+    assert bare == []
+
+
+# -- check ---------------------------------------------------------------------------------
+
+
+def test_every_shipped_robot_passes_the_check():
+    for name in robot_names():
+        result = mbrl("check", name)
+        assert result.exit_code == 0, result.output
+        assert f"{name}: " in result.output
+
+
+def test_a_check_says_what_comes_in_and_what_goes_out(cartpole_file):
+    path = cartpole_file(
+        state__0__safe_range=[-1.7, 1.7],
+        state__1={"name": "cart_velocity", "derivative_of": "cart_position", "unit": "m/s"},
+        command__dimensions__0__slew=100.0,
+    )
+    result = mbrl("check", path)
+    assert result.exit_code == 0
+    for line in (
+        "20 ticks a second, one every 50 ms",
+        "joint_states (sensor_msgs/msg/JointState), interpolated to the tick, stale after 0.25 s",
+        "cart_position [m]: position of joint cart_slider, end stops at -1.8 to 1.8, the guard "
+        "stops the robot outside -1.7 to 1.7",
+        "cart_velocity [m/s]: derivative of cart_position (kalman)",
+        "pole_angle [rad]: position of joint pole_hinge, an angle that wraps",
+        "cart_force [N]: next value, -10 to 10, safe 0, at most 100 a second",
+        "goal cart_position: 0 at first, -1.2 to 1.2 accepted, reached within 0.15 m",
+        "solved: pole_angle within 0.2 of its goal for 2 s (up)",
+        "not checked: whether the sensors come at least as often as the control rate",
+    ):
+        assert line in result.output
+    assert "warning" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({}, "command 'cart_force' has no slew: it may jump from -10 to 10 N at once"),
+        ({}, "no state dimension has a safe_range"),
+        ({"state__2__angle": None}, "should it turn freely, say angle: true"),
+        ({"state__0__limits": [-1.0, 1.0]}, "-1.2 to 1.2, which reaches beyond its limits -1 to"),
+        ({"state__0__safe_range": [-1.0, 1.0]}, "reaches beyond its safe_range -1 to 1"),
+        ({"cost__goal": {"pole_angle": 1.0}}, "goal 'cart_position' has no weight in cost.goal"),
+        ({"cost__effort": {}}, "cost has neither effort nor rate"),
+        ({"sensors__joint_states__timeout": 0.02}, "timeout of 0.02 s is shorter than a control"),
+        ({"command__topic": "/effort"}, "topic /effort begins with /"),
+        ({"success": None}, "a run never counts as solved"),
+        ({"state__2__unit": "deg"}, "is in deg; ROS uses SI units"),
+        (
+            {
+                "command__type": "sensor_msgs/msg/JointState",
+                "command__dimensions__0__joint": "cart_slider",
+                "command__dimensions__0__field": "position",
+            },
+            "the robot moves to its safe value 0 N",
+        ),
+    ],
+)
+def test_a_check_warns_of_what_may_not_be_meant(cartpole_file, changes, warning):
+    result = mbrl("check", cartpole_file(**changes))
+    assert result.exit_code == 0
+    assert any(
+        line.startswith("warning: ") and warning in line for line in result.output.splitlines()
+    ), result.output
+
+
+def test_a_file_that_cannot_be_used_fails_the_check(cartpole_file, tmp_path):
+    result = mbrl("check", cartpole_file(command__dimensions__0__safe=11.0, control_rate=-1.0))
+    assert result.exit_code == 2
+    assert "control_rate: Input should be greater than 0 (found -1.0)" in result.stderr
+    assert "action 'cart_force': safe value 11.0 lies outside bounds" in result.stderr
+    result = mbrl("check", tmp_path / "nothing.yaml")
+    assert result.exit_code == 2
+    assert "nothing.yaml: cannot be read" in result.stderr
+
+
+# -- new -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def urdf(tmp_path):
+    path = tmp_path / "arm.urdf"
+    path.write_text(URDF, "utf-8")
+    return path
+
+
+def test_a_urdf_becomes_a_robot_file_that_passes_the_check(urdf, tmp_path):
+    path = tmp_path / "lift.yaml"
+    result = mbrl("new", "--urdf", urdf, "-o", path, "--yes")
+    assert result.exit_code == 0, result.output
+    assert mbrl("check", path).exit_code == 0
+    robot = load_robot(str(path))
+    assert robot.name == "lift"
+    assert [(d.name, d.key, d.unit, d.angle, d.limits) for d in robot.state] == [
+        ("lift_position", "position/Lift", "m", False, (-0.5, 1.5)),
+        ("lift_velocity", "velocity/Lift", "m/s", False, None),
+        ("swing_position", "position/swing", "rad", True, None),
+        ("swing_velocity", "velocity/swing", "rad/s", False, None),
+    ]
+    (action,) = robot.command.dimensions  # nothing drives the other joint
+    assert (action.name, action.unit, action.bounds) == (
+        "lift_effort_command",
+        "N",
+        (-40.0, 40.0),
+    )
+    assert action.slew == 160.0
+    assert robot.command.topic == "effort_controller/commands"
+    assert robot.goal[0].bounds == (-0.3, 1.3)
+    # It is for a person to read on.
+    assert path.read_text("utf-8").count("#") > 15
+
+
+def test_what_cannot_be_known_is_asked(urdf, tmp_path):
+    answers = ["lifter", "lift/commands", "trajectory_msgs/msg/JointTrajectory", "Lift"]
+    answers += ["velocity", "-0.2,0.3", "lift_position", "50"]
+    path = tmp_path / "asked.yaml"
+    result = mbrl("new", "--urdf", urdf, "-o", path, answers="\n".join(answers) + "\n")
+    assert result.exit_code == 0, result.output
+    robot = load_robot(str(path))
+    (action,) = robot.command.dimensions
+    assert (robot.name, robot.control_rate, robot.command.topic) == ("lifter", 50, "lift/commands")
+    assert (action.joint, action.field, action.bounds) == ("Lift", "velocity", (-0.2, 0.3))
+    assert robot.goal_names == ["lift_position"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<robot", "not valid XML"),
+        ("<sdf/>", "expected a URDF, a <robot> element, found <sdf>"),
+        ("<robot name='r'/>", "has no joint that moves and can be commanded"),
+        (URDF.replace('"40"', '"${e}"'), r"joint 'Lift': limit effort is '${e}'"),
+    ],
+)
+def test_a_urdf_that_is_of_no_use_is_refused(tmp_path, text, reason):
+    path = tmp_path / "bad.urdf"
+    path.write_text(text, "utf-8")
+    result = mbrl("new", "--urdf", path, "-o", tmp_path / "robot.yaml", "--yes")
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert not (tmp_path / "robot.yaml").exists()
+
+
+def test_a_file_that_exists_is_never_replaced(urdf, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("precious", "utf-8")
+    result = mbrl("new", "--urdf", urdf, "-o", path, "--yes")
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+    assert path.read_text("utf-8") == "precious"
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["r", "c", "std_msgs/msg/String"], "unknown type 'std_msgs/msg/String'; expected one of"),
+        (["r", "c", "", "", "", "5,-5"], "expected two increasing numbers"),
+        (["r", "c", "", "", "", "", "height"], "unknown dimension 'height'"),
+        (["r", "c", "", "", "", "", "", "fast"], "'fast' is not a number"),
+    ],
+)
+def test_answers_of_no_use_are_refused(urdf, tmp_path, answers, reason):
+    path = tmp_path / "robot.yaml"
+    result = mbrl("new", "--urdf", urdf, "-o", path, answers="\n".join(answers) + "\n")
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert not path.exists()
+
+
+def test_a_live_graph_becomes_a_robot_file_that_passes_the_check(tmp_path):
+    """A base with odometry, an IMU and wheel encoders that tell no velocity."""
+    with Listener(namespace="base7") as listener:
+        node = listener.node
+        publishers = {
+            "odometry": node.create_publisher(Odometry, "odometry", STREAM),
+            "imu": node.create_publisher(Imu, "imu", STREAM),
+            "wheels": node.create_publisher(JointState, "wheels", STREAM),
+            "silent": node.create_publisher(Imu, "silent", STREAM),
+        }
+        node.create_subscription(TwistStamped, "cmd_vel", lambda _: None, LATEST)
+        ended = threading.Event()
+
+        def drive():
+            odometry, imu = Odometry(), Imu()
+            odometry.pose.pose.orientation.w = imu.orientation.w = 1.0
+            wheels = JointState(name=["left wheel"], position=[0.1])
+            while not ended.is_set():
+                for name, message in (("odometry", odometry), ("imu", imu), ("wheels", wheels)):
+                    publishers[name].publish(message)
+                time.sleep(0.02)
+
+        thread = threading.Thread(target=drive)
+        thread.start()
+        path = tmp_path / "base.yaml"
+        try:
+            result = mbrl("new", "-o", path, "--yes", "--namespace", "base7", "--seconds", "5")
+        finally:
+            ended.set()
+            thread.join()
+    assert result.exit_code == 0, result.output
+    assert mbrl("check", path).exit_code == 0
+    robot = load_robot(str(path))
+    # The IMU would only tell once more what odometry tells.
+    assert set(robot.sensors) == {"odometry", "wheels"}
+    names = ["left_wheel_position", "left_wheel_velocity", "x", "y", "yaw", "speed", "turn_rate"]
+    assert robot.state_names == names
+    assert robot.state[1].derivative_of == "left_wheel_position"
+    assert (robot.command.topic, robot.command.type) == (
+        "cmd_vel",
+        "geometry_msgs/msg/TwistStamped",
+    )
+    assert [d.field for d in robot.command.dimensions] == ["linear.x", "angular.z"]
+    assert robot.planar is not None
+    assert 1.0 <= robot.control_rate <= 20.0
+
+
+def test_an_empty_graph_is_told(tmp_path):
+    result = mbrl("new", "-o", tmp_path / "r.yaml", "-y", "--namespace", "nobody", "--seconds", 1)
+    assert result.exit_code == 2
+    assert "no sensor was heard" in result.stderr
