@@ -22,7 +22,7 @@ import yaml
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import config_directory
-from mbrl_ros.robots.spec import RobotError, load_robot, robot_names
+from mbrl_ros.robots.spec import RobotError, RobotSpec, load_robot, robot_names
 
 DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
@@ -96,6 +96,13 @@ ARGUMENTS: tuple[Argument, ...] = (
         "exactly on any machine.",
         ("realtime", "lockstep"),
     ),
+    Argument(
+        "part",
+        "all",
+        "Of the stack. robot: what must not wait for a network; workstation: the learner and the "
+        "monitor, on another machine of the same ROS graph.",
+        ("all", "robot", "workstation"),
+    ),
     Argument("seed", "0", "Seed of all random numbers."),
     Argument("duration", "0.0", "Robot seconds after which the run ends; 0.0: no end."),
     Argument("report", "", "JSON file for the summary of the run; empty: none."),
@@ -119,15 +126,31 @@ NODES = (
     "run_monitor",
 )
 
+# Who runs what when a stack is split over two machines, and the arguments that are of no effect
+# without the nodes of the other.
+PARTS = {
+    "all": NODES,
+    "robot": ("command_guard", "mpc_planner", "state_estimator", "simulator"),
+    "workstation": ("dynamics_learner", "run_monitor"),
+}
+_ELSEWHERE = {
+    "all": (),
+    "robot": ("model_file", "experience", "report", "picture", "second_goal"),
+    "workstation": (),
+}
+# A link that is broken for so many seconds does not end the part on the other side.
+_LINK_PATIENCE = 1e9
+
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """Return the environment variables that a run needs beyond those already set.
 
-    A simulation has the robot's own topic names: unless told otherwise it stays on this
-    machine, so that it cannot drive a real robot on the network.
+    A simulation has the robot's own topic names: unless told otherwise, or split over two
+    machines, it stays on this one, so that it cannot drive a real robot on the network.
     """
-    simulated = _complete(given)["sim"] == "true"
-    if simulated and DISCOVERY_VARIABLE not in os.environ:
+    values = _complete(given)
+    alone = values["sim"] == "true" and values["part"] == "all"
+    if alone and DISCOVERY_VARIABLE not in os.environ:
         return {DISCOVERY_VARIABLE: "LOCALHOST"}
     return {}
 
@@ -167,6 +190,16 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     lockstep = values["pace"] == "lockstep"
     if lockstep and not simulated:
         raise ArgumentError("pace:=lockstep needs sim:=true; hardware does not wait")
+    if lockstep and values["part"] != "all":
+        raise ArgumentError(
+            "pace:=lockstep needs part:=all; a simulation that waits for the network shows nothing"
+        )
+    for name in _ELSEWHERE[values["part"]]:
+        if values[name]:
+            raise ArgumentError(
+                f"{name}:={values[name]} is of no effect with part:={values['part']}; "
+                "give it to the other part"
+            )
     if simulated and robot.simulation is None:
         raise ArgumentError(f"robot '{robot.name}' has no simulation section; use sim:=false")
     seed = _integer("seed", values["seed"])
@@ -177,8 +210,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         problem = robot.check_goal(candidate)
         if problem:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
-    if values["model_file"] and not Path(values["model_file"]).is_file():
-        raise ArgumentError(f"model_file:={values['model_file']}: there is no such file")
+    if values["model_file"]:
+        _check_model_file(values["model_file"], values["model"], robot)
     for name in ("report", "picture"):
         _check_output(name, values[name])
     if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", values["namespace"]):
@@ -227,6 +260,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "settings": json.dumps(settings),
         },
     }
+    if values["part"] == "workstation":
+        own["run_monitor"]["stall_timeout"] = _LINK_PATIENCE
     files = [config_directory() / f"{name}.yaml" for name in NODES]
     if not simulated:
         files.append(config_directory() / "hardware.yaml")
@@ -252,7 +287,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             else None,
         )
 
-    return [process(name) for name in NODES if simulated or name != "simulator"]
+    names = [name for name in NODES if name in PARTS[values["part"]]]
+    return [process(name) for name in names if simulated or name != "simulator"]
 
 
 def _complete(given: Mapping[str, str]) -> dict[str, str]:
@@ -310,6 +346,18 @@ def _check_output(name: str, text: str) -> None:
     if text and (path.is_dir() or not path.parent.is_dir()):
         problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise ArgumentError(f"{name}:={text}: {problem}; expected the path of a file")
+
+
+def _check_model_file(text: str, kind: str, robot: RobotSpec) -> None:
+    """Refuse a model that the learner would refuse, before anything starts."""
+    from mbrl_ros.dynamics.snapshot import SnapshotError, check, read_info
+
+    try:
+        check(read_info(Path(text).read_bytes()), kind, robot)
+    except FileNotFoundError:
+        raise ArgumentError(f"model_file:={text}: there is no such file") from None
+    except (OSError, SnapshotError) as error:
+        raise ArgumentError(f"model_file:={text}: {error}") from None
 
 
 def _absolute(path: str) -> str:

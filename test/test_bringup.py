@@ -10,9 +10,12 @@ import pytest
 
 from mbrl_ros import bringup
 from mbrl_ros.bringup import ArgumentError, parse_arguments, processes
+from mbrl_ros.dynamics.model import make_model
+from mbrl_ros.dynamics.snapshot import describe, encode
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import share_directory
+from mbrl_ros.robots import load_robot
 
 
 def by_name(**arguments):
@@ -134,6 +137,58 @@ def test_a_simulation_stays_on_this_machine_unless_told_otherwise(monkeypatch):
     assert bringup.environment({"sim": "false"}) == {}
     monkeypatch.setenv(bringup.DISCOVERY_VARIABLE, "SUBNET")
     assert bringup.environment({}) == {}
+
+
+def test_the_stack_splits_over_two_machines():
+    robot, workstation = by_name(part="robot"), by_name(part="workstation")
+    assert "dynamics_learner" in workstation
+    assert {"command_guard", "mpc_planner", "state_estimator", "simulator"} == set(robot)
+    assert robot.keys() | workstation.keys() == set(bringup.NODES)
+    assert not robot.keys() & workstation.keys()
+    assert "simulator" not in by_name(part="robot", sim="false")
+    # The guard still ends first, and the monitor last.
+    assert next(iter(robot)) == "command_guard"
+    assert list(workstation)[-1] == "run_monitor"
+    for name, process in by_name().items():
+        halves = robot | workstation
+        same = process.parameters.items() <= halves[name].parameters.items()
+        assert same or name == "command_guard"  # whose file is named after the launcher
+
+
+def test_two_machines_need_the_network(monkeypatch):
+    monkeypatch.delenv(bringup.DISCOVERY_VARIABLE, raising=False)
+    assert bringup.environment({"part": "robot"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"part": "robot", "report": "run.json"}, "report:=run.json is of no effect with part"),
+        ({"part": "robot", "experience": "here"}, "experience:=here is of no effect with part"),
+        ({"part": "workstation", "pace": "lockstep"}, "pace:=lockstep needs part:=all"),
+        ({"part": "laptop"}, "part:=laptop is not known; expected one of all, robot"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(arguments, reason):
+    with pytest.raises(ArgumentError, match=reason):
+        processes(arguments)
+
+
+def test_a_model_of_another_robot_is_refused_before_anything_starts(tmp_path):
+    robot = load_robot("arm2")
+    model = make_model("gp", robot)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(encode(model, describe(robot, model, 0.1)))
+    assert by_name(robot="arm2", model_file=str(path))
+    for arguments, reason in (
+        ({"robot": "cartpole"}, "robot is 'arm2', expected 'cartpole'"),
+        ({"robot": "arm2", "model": "mlp"}, "kind is 'gp', expected 'mlp'"),
+    ):
+        with pytest.raises(ArgumentError, match=reason):
+            processes({**arguments, "model_file": str(path)})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArgumentError, match="safetensors: snapshot is"):
+        processes({"robot": "arm2", "model_file": str(path)})
 
 
 def test_second_goal_needs_an_end():

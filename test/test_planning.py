@@ -490,31 +490,60 @@ def test_delay_is_followed_and_bounded():
         delay.observe(0.02)
     assert delay.delay == pytest.approx(0.02)
     delay.observe(1e9)
-    assert delay.delay <= 0.02 + 0.1 * 4.0 * STEP
+    assert delay.until_sent <= 0.02 + 0.1 * 4.0 * STEP
+    delay.actuation = 1e9
+    assert delay.delay == pytest.approx(4.0 * STEP)
 
 
-@pytest.mark.parametrize("periods", [0.4, 1.0, 1.4, 2.6])
-def test_prediction_over_the_delay_is_where_the_robot_will_be(periods):
+@pytest.mark.parametrize("until_sent", [0.0, 0.4])
+@pytest.mark.parametrize("periods", [0.0, 0.4, 1.0, 1.4, 2.6])
+def test_prediction_over_the_delay_is_where_the_robot_will_be(until_sent, periods):
     """Simulate in fine steps a cart whose commands come late; the plan must start on it."""
     fine = 20
     sent = [3.0, -2.0, 5.0, -4.0, 1.0]
     delay = DelayCompensation(STEP, [0.0])
-    delay.observe(periods * STEP)
-    for force in sent:
-        delay.sent([force])
-    start, before, fraction = delay.start_of_plan(torch.zeros(4), Cart())
+    delay.observe(until_sent * STEP)
+    delay.actuation = periods * STEP
+    period = round(STEP * 1e9)
+    for tick, force in enumerate(sent):
+        # The guard has not said yet what it made of the last one.
+        delay.answered(tick * period, [force])
+        if tick < len(sent) - 1:
+            delay.applied(tick * period + round(until_sent * period), [force])
+    now = len(sent) * period
+    start, before, fraction = delay.start_of_plan(now, torch.zeros(4), Cart())
 
-    whole, position, velocity = math.floor(periods), 0.0, 0.0
+    total = periods + until_sent
+    whole, position, velocity = math.floor(total), 0.0, 0.0
     for i in range(whole * fine):
-        # Tick 0 is now; the action of tick k is in force from (k + periods) on.
-        newest = math.floor((i + 0.5) / fine - periods)
+        # Tick 0 is now; the action of tick k is in force from (k + total) on.
+        newest = math.floor((i + 0.5) / fine - total)
         force = sent[len(sent) + newest]
         velocity += STEP / fine * force
         position += STEP / fine * velocity
     assert float(before[0]) == sent[-1]
-    assert fraction == pytest.approx(periods - whole)
+    assert fraction == pytest.approx(total - whole, abs=1e-6)
     assert float(start[1]) == pytest.approx(velocity, abs=1e-5)
     assert float(start[0]) == pytest.approx(position, abs=0.03)
+
+
+def test_what_the_guard_made_of_an_action_is_what_counts():
+    delay = DelayCompensation(STEP, [0.0])
+    delay.observe(STEP)
+    delay.answered(0, [8.0])
+    delay.applied(round(STEP * 1e9), [2.0])  # slew
+    start, before, _ = delay.start_of_plan(round(STEP * 1e9), torch.zeros(4), Cart())
+    assert float(before[0]) == 2.0
+    assert float(start[1]) == pytest.approx(2.0 * STEP)
+
+
+def test_without_compensation_the_plan_starts_at_the_state_as_it_is():
+    delay = DelayCompensation(STEP, [0.0], compensate=False)
+    delay.observe(1.4 * STEP)
+    delay.answered(0, [8.0])
+    start, before, fraction = delay.start_of_plan(round(STEP * 1e9), torch.zeros(4), Cart())
+    assert delay.delay == pytest.approx(1.4 * STEP)
+    assert (start.tolist(), float(before[0]), fraction) == ([0.0] * 4, 8.0, 0.0)
 
 
 def test_the_linear_term_weighs_values_and_refuses_what_is_unknown(cartpole):

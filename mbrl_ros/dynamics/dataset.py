@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.delay import ActionHistory, Steps
 from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.robots.spec import RobotSpec
 
@@ -19,17 +20,33 @@ _WAITING = 1000  # states, actions and rewards that wait for their counterpart
 # Periods after which the reward of a step is given up. Fewer than there are steps between two
 # updates of the learner, for whom a simulation in lockstep waits.
 _REWARD_PATIENCE = 3
+# Steps, and the actions sent meanwhile, that can be paired again when the delay turns out to be
+# another; the guard may send more than one a step.
+_REMEMBERED = 1000
+_REMEMBERED_ACTIONS = 4 * _REMEMBERED
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step as it was observed; begin, end: stamps of the states, nanoseconds."""
+
+    begin: int
+    end: int
+    state: list[float]
+    following: list[float]
+    reward: list[float]
 
 
 class TransitionRecorder:
     """Pairs consecutive states with the action that was in force between them.
 
-    Commands arrive late by part of a period, so the action of a step is the average, weighted
-    by time, of what was in force. A step is complete once an action sent after its end has
-    been seen, so that none of its own can still come, and, of a robot with a reward, once the
-    reward of its end has been seen or can no longer be expected. `steps` counts completed
-    steps, of which `skipped` were not kept: a tick was missed, a value was not finite, an end
-    stop touched or the reward missing (`unrewarded` of them).
+    Commands take effect late: by `delay` nanoseconds after they are sent, and that within a
+    period. So the action of a step is the average, weighted by time, of what was in force. A
+    step is complete once an action sent after its end has been seen, so that none of its own
+    can still come, and, of a robot with a reward, once the reward of its end has been seen or
+    can no longer be expected. `steps` counts completed steps, of which `skipped` were not kept:
+    a tick was missed, a value was not finite, an end stop touched or the reward missing
+    (`unrewarded` of them).
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -37,10 +54,12 @@ class TransitionRecorder:
         self._period = robot.period_nanoseconds
         # Bounded, because one stream may go on for ever without the other.
         self._states: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
-        self._actions: deque[tuple[int, list[float]]] = deque(maxlen=_WAITING)
+        self._actions = ActionHistory(_REMEMBERED_ACTIONS)
+        self._remembered: deque[_Step] = deque(maxlen=_REMEMBERED)
+        self.delay = 0
         self._rewards: dict[int, float] = {}  # by stamp
         self._last_reward = -1  # stamp of the one that came last
-        self._new: list[tuple[list[float], list[float], list[float], list[float], int]] = []
+        self._new: list[tuple[_Step, list[float]]] = []  # with the action in force
         self.steps = 0
         self.skipped = 0
         self.unrewarded = 0
@@ -62,9 +81,9 @@ class TransitionRecorder:
 
     def add_action(self, stamp: int, action: Sequence[float]) -> int:
         """Take an action (A,) and when it was sent; return how many steps this completes."""
-        if self._actions and stamp < self._actions[-1][0]:
+        if self._actions and stamp < self._actions.newest:
             self._restart()
-        self._actions.append((stamp, list(action)))
+        self._actions.add(stamp, action)
         return self._complete()
 
     def add_reward(self, stamp: int, reward: float) -> int:
@@ -81,25 +100,43 @@ class TransitionRecorder:
     def take(self) -> Transitions:
         """Return the transitions since the last call, oldest first."""
         new, self._new = self._new, []
-        columns = zip(*new, strict=True) if new else ([], [], [], [], [])
-        states, actions, next_states, rewards, stamps = columns
+        return self._transitions(new)
+
+    def take_again(self) -> Transitions:
+        """Return the newest transitions, those taken already too, paired under `delay` anew."""
+        self._new = []
+        again = [
+            (step, self._actions.average(step.begin - self.delay, step.end - self.delay))
+            for step in self._remembered
+            if self._actions.covers(step.begin - self.delay)
+        ]
+        return self._transitions(again)
+
+    def observed(self, count: int) -> tuple[Steps | None, ActionHistory]:
+        """Return the newest steps, `count` at most, and when which actions were sent."""
+        newest = list(self._remembered)[-count:]
+        rows = [(step.begin, step.end, step.state, step.following) for step in newest]
+        return Steps.of(rows) if rows else None, self._actions
+
+    def _transitions(self, rows: Sequence[tuple[_Step, list[float]]]) -> Transitions:
         robot = self._robot
 
-        def tensor(rows: Sequence[list[float]], size: int) -> Tensor:
-            return torch.tensor(rows, dtype=torch.float64).reshape(len(new), size)
+        def tensor(values: Sequence[list[float]], size: int) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64).reshape(len(rows), size)
 
         return Transitions(
-            tensor(states, len(robot.state)),
-            tensor(actions, len(robot.command.dimensions)),
-            tensor(next_states, len(robot.state)),
-            tensor(rewards, int(robot.reward is not None)),
-            torch.tensor(stamps, dtype=torch.int64),
+            tensor([step.state for step, _ in rows], len(robot.state)),
+            tensor([action for _, action in rows], len(robot.command.dimensions)),
+            tensor([step.following for step, _ in rows], len(robot.state)),
+            tensor([step.reward for step, _ in rows], int(robot.reward is not None)),
+            torch.tensor([step.end for step, _ in rows], dtype=torch.int64),
         )
 
     def _restart(self) -> None:
         """Forget half-finished steps after time has gone backwards; keep what is complete."""
         self._states.clear()
         self._actions.clear()
+        self._remembered.clear()
         self._rewards.clear()
         self._last_reward = -1
 
@@ -108,25 +145,24 @@ class TransitionRecorder:
         while (
             len(self._states) >= 2
             and self._actions
-            and self._actions[-1][0] >= self._states[1][0]
+            and self._actions.newest >= self._states[1][0]
             and self._reward_is_settled(self._states[1][0])
         ):
             (begin, state), (end, following) = self._states[0], self._states[1]
             self._states.popleft()
-            # Of the actions sent before this step only the one still in force matters.
-            while len(self._actions) >= 2 and self._actions[1][0] <= begin:
-                self._actions.popleft()
             reward = self._take_reward(end)
             self.last_stamp = end
-            if self._actions[0][0] > begin:
+            if not self._actions.covers(begin - self.delay):
                 continue  # nothing was in force yet: the robot has not been moved
             self.steps += 1
             completed += 1
-            action = self._in_force(begin, end)
+            action = self._actions.average(begin - self.delay, end - self.delay)
             if reward is None:
                 self.unrewarded += 1
             if reward is not None and self._usable(end - begin, state, action, following, reward):
-                self._new.append((state, action, following, reward, end))
+                step = _Step(begin, end, state, following, reward)
+                self._remembered.append(step)
+                self._new.append((step, action))
             else:
                 self.skipped += 1
         return completed
@@ -135,7 +171,7 @@ class TransitionRecorder:
         """Whether the reward of the step that ends at `end` is here or no longer waited for."""
         if self._robot.reward is None or end in self._rewards:
             return True
-        given_up = self._actions[-1][0] >= end + _REWARD_PATIENCE * self._period
+        given_up = self._actions.newest >= end + _REWARD_PATIENCE * self._period
         return given_up or self._last_reward > end
 
     def _take_reward(self, end: int) -> list[float] | None:
@@ -145,15 +181,6 @@ class TransitionRecorder:
         if self._robot.reward is None:
             return []
         return None if found is None else [found]
-
-    def _in_force(self, begin: int, end: int) -> list[float]:
-        total = [0.0] * len(self._actions[0][1])
-        for i, (sent, action) in enumerate(self._actions):
-            until = self._actions[i + 1][0] if i + 1 < len(self._actions) else end
-            share = (min(until, end) - max(sent, begin)) / (end - begin)
-            if share > 0.0:
-                total = [t + share * a for t, a in zip(total, action, strict=True)]
-        return total
 
     def _usable(
         self,

@@ -56,11 +56,22 @@ class OnlineLearner:
         features = self.model.features
         self._nothing = Transitions.empty(features)
         self._held_out = self._nothing
+        self._start = (self.model.snapshot(), 0)
 
     def start_from(self, model: DynamicsModel) -> None:
         """Go on from a model that has learned already."""
         self.model = model
+        self._start = (model.snapshot(), model.transitions)
         self.adopt()
+
+    def restart(self) -> None:
+        """Go back to the model of `start_from`, because what came since was not as it seemed."""
+        tensors, transitions = self._start
+        self.forget()
+        if transitions:
+            for model in (self.model, self.adopted):
+                model.restore(tensors)
+                model.transitions = transitions
 
     def forget(self) -> None:
         """Start again from a model that knows nothing."""

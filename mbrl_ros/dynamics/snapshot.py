@@ -60,7 +60,8 @@ class SnapshotInfo:
     that it was not trained on; nan if not known. data: where they came from. training_seconds:
     how long it was trained. The stamps, in nanoseconds of robot time, say from which tick on
     this model may be used, and from which tick on its successor may; a run in lockstep keeps
-    to them, so that it repeats exactly. version: of the package that wrote it.
+    to them, so that it repeats exactly. version: of the package that wrote it. delay: seconds
+    from when a command is sent to when it is in force, under which the data were paired.
     """
 
     kind: Text
@@ -78,13 +79,12 @@ class SnapshotInfo:
     created_at: IsoTime
     version: Text
     format: Text
+    delay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
 
 
 _INFO = TypeAdapter(SnapshotInfo)
 _HEADER = TypeAdapter(dict[str, object])
 _METADATA = TypeAdapter(dict[str, str])
-# Of a snapshot and of the model that is to restore it these must be alike.
-_AGREE = ("kind", "robot", "control_rate", "state", "action", "reward")
 
 
 def describe(
@@ -95,6 +95,7 @@ def describe(
     next_effective_from: int = 0,
     training_seconds: float = 0.0,
     data: str = "live",
+    delay: float = 0.0,
 ) -> SnapshotInfo:
     """Say what a snapshot of this model of this robot says about itself."""
     return SnapshotInfo(
@@ -113,6 +114,7 @@ def describe(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=mbrl_ros.__version__,
         format=FORMAT,
+        delay=delay,
     )
 
 
@@ -144,19 +146,30 @@ def decode(data: bytes, model: DynamicsModel, robot: RobotSpec) -> SnapshotInfo:
     damaged, of another robot or kind, of wrong shape, or hold values that are not finite.
     """
     info = read_info(data)
-    expected = describe(robot, model, 0.0)
-    for name in _AGREE:
-        if getattr(info, name) != getattr(expected, name):
-            raise SnapshotError(
-                f"snapshot's {name} is '{getattr(info, name)}', "
-                f"expected '{getattr(expected, name)}'"
-            )
+    check(info, model.kind, robot)
     try:
         model.restore(safetensors.torch.load(data))
     except Exception as error:
         raise SnapshotError(f"snapshot does not fit the model: {error}") from None
     model.transitions = info.transitions
     return info
+
+
+def check(info: SnapshotInfo, kind: str, robot: RobotSpec) -> None:
+    """Raise SnapshotError if a snapshot is not of this kind of model or of this robot."""
+    expected = {
+        "kind": kind,
+        "robot": robot.name,
+        "control_rate": robot.control_rate,
+        "state": ",".join(robot.state_names),
+        "action": ",".join(robot.action_names),
+        "reward": robot.reward is not None,
+    }
+    for name, value in expected.items():
+        if getattr(info, name) != value:
+            raise SnapshotError(
+                f"snapshot's {name} is '{getattr(info, name)}', expected '{value}'"
+            )
 
 
 def read_info(data: bytes) -> SnapshotInfo:

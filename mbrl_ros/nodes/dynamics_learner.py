@@ -20,6 +20,7 @@ from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
+from mbrl_ros.dynamics.delay import DelayEstimator
 from mbrl_ros.dynamics.experience import Experience, ExperienceError
 from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.online import OnlineLearner
@@ -79,6 +80,11 @@ PARAMETERS = (
         "empty: none.",
     ),
     Parameter("model_file", "", "Saved model to start from; empty: none."),
+    Parameter(
+        "delay_compensation",
+        True,
+        "Measure how late commands take effect, and pair states with the actions in force then.",
+    ),
 )
 
 
@@ -86,6 +92,9 @@ PARAMETERS = (
 _LOADED = 20_000
 # Slices of training that they get before the robot may move, at most.
 _START_SLICES = 100
+# Steps between two looks at how late commands take effect, and how many are looked at.
+_DELAY_EVERY = 10
+_DELAY_STEPS = 300
 # Updates whose times diagnostics summarise.
 _WINDOW = 10_000
 # How far back diagnostics look at how well the model does.
@@ -94,11 +103,17 @@ _QUALITY_WINDOW = 60 * NANOSECONDS
 
 @dataclass(frozen=True)
 class _Job:
-    """One update: from what, and from which ticks on its result and its successor count."""
+    """One update: from what, and from which ticks on its result and its successor count.
+
+    delay: of commands, in nanoseconds, under which `new` was paired. again: whether `new` is
+    all there is to learn, because it was paired under another delay before.
+    """
 
     new: Transitions
     effective_from: int
     next_effective_from: int
+    delay: int
+    again: bool = False
 
 
 class DynamicsLearner(ManagedNode):
@@ -122,6 +137,9 @@ class DynamicsLearner(ManagedNode):
         self._lockstep = values["lockstep"]
         self._interval = self._robot.period_nanoseconds * self._update_every
         self._recorder = TransitionRecorder(self._robot)
+        self._delay_compensation = values["delay_compensation"]
+        self._next_look = 0  # steps at which the delay is looked at next
+        self._again = False  # whether all is to be learned again, under another delay
         self._pending = self._recorder.take()  # stored, not yet learned from
         self._stored = 0
         self._unstored = 0
@@ -140,7 +158,12 @@ class DynamicsLearner(ManagedNode):
         self._held_back = 0
         self._update_ms: deque[float] = deque(maxlen=_WINDOW)
         self._experience = self._open_experience(values["experience"])
-        self._learn_from_past(values["model_file"])
+        known_delay = self._learn_from_past(values["model_file"])
+        self._delay = DelayEstimator(
+            self._learner.model.features, self._robot.period_nanoseconds, known_delay
+        )
+        self._recorder.delay = self._delay.delay if self._delay_compensation else 0
+        self._adopted_delay = self._recorder.delay  # under which the model in use was learned
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._busy = threading.Event()
         self._publisher = self.create_publisher(UInt8MultiArray, "model", LATCHED)
@@ -163,14 +186,16 @@ class DynamicsLearner(ManagedNode):
         self._save_folder = Path(directory or ".").absolute()
         return Experience(self._save_folder, self._robot) if directory else None
 
-    def _learn_from_past(self, model_file: str) -> None:
-        model = self._learner.model
+    def _learn_from_past(self, model_file: str) -> float:
+        """Learn from what is stored; return the delay of commands known so far, in seconds."""
+        model, delay = self._learner.model, getattr(self._robot, "delay", 0.0)
         if model_file:
             try:
                 info = decode(Path(model_file).read_bytes(), model, self._robot)
             except (OSError, SnapshotError) as error:
                 raise ValueError(f"parameter 'model_file': {model_file}: {error}") from None
             self.get_logger().info(f"starting from {model_file}: {info.transitions} transitions")
+            delay = info.delay or delay
         if self._experience is not None:
             past = self._experience.load(newest=_LOADED)
             self._stored = len(self._experience)
@@ -181,6 +206,7 @@ class DynamicsLearner(ManagedNode):
                         break
                 self.get_logger().info(f"learned from {len(past)} stored transitions")
         self._learner.start_from(model)
+        return delay
 
     # -- data -------------------------------------------------------------------------------
 
@@ -239,8 +265,24 @@ class DynamicsLearner(ManagedNode):
                 f"{error}; {self._unstored} transitions not stored", throttle_duration_sec=5.0
             )
 
+    def _look_at_delay(self) -> None:
+        """Measure how late commands take effect; if that has changed, pair all steps anew."""
+        if not self._delay_compensation or self._recorder.steps < self._next_look:
+            return
+        self._next_look = self._recorder.steps + _DELAY_EVERY
+        steps, actions = self._recorder.observed(_DELAY_STEPS)
+        if steps is None or not self._delay.update(steps, actions):
+            return
+        self._recorder.delay = self._delay.delay
+        self._pending, self._again = self._recorder.take_again(), True
+        self.get_logger().info(
+            f"commands take effect {1e-6 * self._delay.delay:.0f} ms after they are sent: "
+            f"learning {len(self._pending)} transitions again with the actions in force then"
+        )
+
     def _maybe_update(self) -> None:
         self._store_new()
+        self._look_at_delay()
         steps = self._recorder.steps
         due = max(self._first_update, self._last_update + self._update_every)
         if steps < due or (self._busy.is_set() and not self._lockstep):
@@ -248,12 +290,13 @@ class DynamicsLearner(ManagedNode):
         self._last_update = steps
         self._busy.set()
         effective = self._recorder.last_stamp + self._interval
-        new, nothing = self._pending, self._pending[:0]
+        new, again, nothing = self._pending, self._again, self._pending[:0]
         if self._paused.is_set():
-            new = nothing
+            new, again = nothing, False
         else:
-            self._pending = nothing
-        self._jobs.put(_Job(new, effective, effective + self._interval))
+            self._pending, self._again = nothing, False
+        job = _Job(new, effective, effective + self._interval, self._recorder.delay, again)
+        self._jobs.put(job)
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -293,10 +336,16 @@ class DynamicsLearner(ManagedNode):
             self._learner.forget()
             self._unpublished = True
         try:
+            if job.again:
+                self._learner.restart()
             if len(job.new):
                 self._learner.learn(job.new)
                 self._unpublished = True
                 more = all(self._learner.improve() for _ in range(self._slices))
+            if job.again:
+                # Not to be compared with a model that was learned under another delay.
+                self._learner.adopt()
+                self._adopted_delay = job.delay
             self._failure = ""
         except ValueError as error:
             # The planner keeps the model it has; the next update tries again.
@@ -339,6 +388,7 @@ class DynamicsLearner(ManagedNode):
             self._quality.one_step_error,
             effective_from,
             next_effective_from,
+            delay=self._adopted_delay / NANOSECONDS,
         )
         self._snapshot = encode(model, info)
         self._publisher.publish(bytes_message(self._snapshot))
@@ -406,6 +456,7 @@ class DynamicsLearner(ManagedNode):
                 "one_step_error": self._quality.one_step_error,
                 "coverage90": self._quality.coverage90,
                 "judged_by": self._quality.transitions,
+                "delay_ms": 1e-6 * self._recorder.delay,
                 "models_published": self._publications,
                 "models_held_back": self._held_back,
                 "updates": len(update_ms),

@@ -94,6 +94,11 @@ PARAMETERS = (
         0.01,
         1.0,
     ),
+    Parameter(
+        "delay_compensation",
+        True,
+        "Predict the state over the loop's delay, and plan from there.",
+    ),
     *{
         name: parameter
         for kind in PLANNERS.built_in()
@@ -135,6 +140,8 @@ _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
 # robot is left to the guard.
 _MAX_FALLBACKS = 3
+# Seconds that the robot moves without a new model until diagnostics say so.
+_MODEL_SILENCE = 10.0
 # Ticks whose numbers diagnostics summarise.
 _WINDOW = 100_000
 
@@ -171,12 +178,16 @@ class MpcPlanner(ManagedNode):
         self._model_is_prepared = self.create_guard_condition(self._swap_models)
         self._preparation = threading.Thread(target=self._prepare_models, daemon=True)
         self._swap_ms = 0.0
+        self._model_came = math.nan  # when the last one did, seconds of the steady clock
+        self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
         self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
         self._answered = -1  # stamp of the last state that an action was sent for
         self._last_action = JointState()
         self._awaiting_applied = False
-        self._delay = DelayCompensation(robot.period, robot.safe_action)
+        self._delay = DelayCompensation(
+            robot.period, robot.safe_action, values["delay_compensation"]
+        )
 
         self._ticks = 0
         self._missed = 0
@@ -288,6 +299,7 @@ class MpcPlanner(ManagedNode):
     # -- model ------------------------------------------------------------------------------
 
     def _on_model(self, message: UInt8MultiArray) -> None:
+        self._model_came, self._moved_since = time.monotonic(), 0
         self._snapshots.put(bytes(message.data))
 
     def _prepare_models(self) -> None:
@@ -347,7 +359,7 @@ class MpcPlanner(ManagedNode):
         self._actions.publish(self._last_action)
         self._plan_ms.append(1e3 * (time.perf_counter() - begin))
         self._count(stamp)
-        self._delay.sent(action)
+        self._delay.answered(stamp, action)
         self._awaiting_applied = True
         self._publish_plan(stamp)
 
@@ -365,7 +377,9 @@ class MpcPlanner(ManagedNode):
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
             self._stage_cost = self._planner.objective.now(present, action, goal_now)
             return [float(value) for value in action]
-        start, before, fraction = self._delay.start_of_plan(present, model)
+        if self._models.info is not None:
+            self._delay.actuation = self._models.info.delay
+        start, before, fraction = self._delay.start_of_plan(stamp, present, model)
         problem = Problem(
             state=start,
             goal=goal,
@@ -399,13 +413,15 @@ class MpcPlanner(ManagedNode):
         self._answered = stamp
 
     def _on_applied(self, message: JointState) -> None:
+        stamp = to_nanoseconds(message.header.stamp)
+        self._moved_since += 1
+        if not self._lockstep:  # there, when this arrives depends on the machine
+            with contextlib.suppress(ValueError):
+                applied = read_named_values(message, self._robot.action_names)
+                self._delay.applied(stamp, applied)
         if self._awaiting_applied:
             self._awaiting_applied = False
-            if not self._lockstep:  # there, when this arrives depends on the machine
-                with contextlib.suppress(ValueError):
-                    self._delay.applied(read_named_values(message, self._robot.action_names))
-            delay = to_nanoseconds(message.header.stamp) - self._answered
-            self._delay.observe(delay / NANOSECONDS)
+            self._delay.observe((stamp - self._answered) / NANOSECONDS)
 
     def _publish_plan(self, stamp: int) -> None:
         if self._plan is None or self._plans.get_subscription_count() == 0:
@@ -439,7 +455,13 @@ class MpcPlanner(ManagedNode):
         late = self._ticks and self._missed > 0.05 * self._ticks
         if late:
             text += "; planner too slow: fewer samples, a shorter horizon or fewer iterations"
-        bad = late or self._failed or self._rejected or self._rejected_models
+        model_age = time.monotonic() - self._model_came
+        moved = self._moved_since * self._robot.period
+        silent = min(moved, model_age) > _MODEL_SILENCE
+        if silent:
+            # The learner has died, is paused, or the link to it is broken: nobody waits for it.
+            text += f"; no model for {model_age:.0f} s, going on with the one there is"
+        bad = late or silent or self._failed or self._rejected or self._rejected_models
         nothing = float("nan")
         return (
             WARN if bad else OK,
@@ -459,7 +481,9 @@ class MpcPlanner(ManagedNode):
                 "iterations": self._plan.iterations if self._plan else 0,
                 "samples": self._plan.samples if self._plan else 0,
                 "delay_ms": 1e3 * self._delay.delay,
+                "actuation_delay_ms": 1e3 * self._delay.actuation,
                 "model_transitions": self._models.info.transitions if self._models.info else 0,
+                "model_age_s": model_age,
                 "model_swap_ms_max": self._swap_ms,
                 "failed_plans": self._failed,
                 "discarded_trajectories": self._discarded,

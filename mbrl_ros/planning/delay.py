@@ -5,62 +5,91 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.delay import MAX_PERIODS, ActionHistory
 from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.robots.spec import NANOSECONDS
 
 # Each new delay counts this much in the running mean.
 _GAIN = 0.1
-# A delay beyond this many periods is a fault elsewhere, not something to plan around.
-_MAX_PERIODS = 4.0
+_KEPT = 100  # actions: far more than can be on their way
 
 
 class DelayCompensation:
     """Follows the delay from a state's stamp to its command in force.
 
+    It has two parts: until the command is sent, which the guard's stamps tell, and from then
+    until it moves the robot, which nobody tells: `actuation`, in seconds, comes with the model,
+    whose data were paired under it (see `dynamics.delay`).
+
     period: seconds of one control step. safe_action (A,): in force before the first command.
+    compensate: false to plan as if there were no delay.
     """
 
-    def __init__(self, period: float, safe_action: Sequence[float]) -> None:
+    def __init__(
+        self, period: float, safe_action: Sequence[float], compensate: bool = True
+    ) -> None:
         self._period = period
-        self._mean: float | None = None
-        history = int(_MAX_PERIODS) + 1
-        self._sent = deque([list(safe_action)] * history, maxlen=history)
+        self._compensate = compensate
+        self._until_sent: float | None = None
+        self._sent = ActionHistory(_KEPT)
+        self._sent.add(0, safe_action)
+        self._latest: tuple[int, list[float]] | None = None  # not known yet to be applied
+        self.actuation = 0.0
+
+    @property
+    def until_sent(self) -> float:
+        """Running mean of the seconds from a state's stamp to when its command is sent."""
+        return self._until_sent or 0.0
 
     @property
     def delay(self) -> float:
-        """Running mean of the delay, in seconds."""
-        return self._mean or 0.0
+        """The whole delay, in seconds."""
+        return min(self.until_sent + self.actuation, MAX_PERIODS * self._period)
 
-    def sent(self, action: Sequence[float]) -> None:
-        """Note the action (A,) of one tick."""
-        self._sent.append(list(action))
+    def answered(self, stamp: int, action: Sequence[float]) -> None:
+        """Note the action (A,) that answers the state of this stamp, in nanoseconds."""
+        self._settle()
+        self._latest = (stamp, list(action))
 
-    def applied(self, action: Sequence[float]) -> None:
-        """Note what was really sent in place of the newest action (A,)."""
-        self._sent[-1] = list(action)
+    def applied(self, stamp: int, action: Sequence[float]) -> None:
+        """Note what was really sent, and when."""
+        self._latest = None
+        self._sent.add(max(stamp, self._sent.newest), action)
 
-    def observe(self, delay: float) -> None:
-        """Note how long after its state a command took effect, in seconds."""
-        delay = min(max(delay, 0.0), _MAX_PERIODS * self._period)
-        self._mean = delay if self._mean is None else self._mean + _GAIN * (delay - self._mean)
+    def observe(self, seconds: float) -> None:
+        """Note how long after its state a command was sent."""
+        seconds = min(max(seconds, 0.0), MAX_PERIODS * self._period)
+        before = self._until_sent
+        self._until_sent = seconds if before is None else before + _GAIN * (seconds - before)
 
-    def start_of_plan(self, state: Tensor, model: DynamicsModel) -> tuple[Tensor, Tensor, float]:
-        """Predict state (D,) over the whole periods of the delay.
+    def start_of_plan(
+        self, stamp: int, state: Tensor, model: DynamicsModel
+    ) -> tuple[Tensor, Tensor, float]:
+        """Predict state (D,) of this stamp over the whole periods of the delay.
 
         Returns the state (D,) where the plan starts, the action (A,) in force then, and the
         share of a period for which it stays in force.
         """
-        periods = self.delay / self._period
-        whole = math.floor(periods)
-        sent = torch.tensor(list(self._sent), dtype=torch.float32)
+        self._settle()
+        periods = self.delay / self._period if self._compensate else 0.0
+        whole = math.floor(periods + 1e-9)
+        period = round(self._period * NANOSECONDS)
+        actuation = round(self.actuation * NANOSECONDS)
         if whole:
-            # The actions of the ticks before, oldest first, that are still to take effect.
-            pending, before = sent[-whole:], sent[-whole - 1 : -1]
-            in_force = torch.lerp(pending, before, periods - whole)
+            begins = [stamp - actuation + step * period for step in range(whole)]
+            actions = [self._sent.average(begin, begin + period) for begin in begins]
+            in_force = torch.tensor(actions, dtype=torch.float32)
             state = model.rollout(state[None], in_force[:, None, :])[-1, 0]
-        return state, sent[-1], periods - whole
+        last = self._sent.average(self._sent.newest, self._sent.newest + 1)
+        return state, torch.tensor(last, dtype=torch.float32), max(periods - whole, 0.0)
+
+    def _settle(self) -> None:
+        """Take the last answer as sent when it was to be expected, if nothing else is known."""
+        if self._latest is not None:
+            stamp, action = self._latest
+            self.applied(stamp + round(self.until_sent * NANOSECONDS), action)
