@@ -188,7 +188,7 @@ class DynamicsLearner(ManagedNode):
 
     def _learn_from_past(self, model_file: str) -> float:
         """Learn from what is stored; return the delay of commands known so far, in seconds."""
-        model, delay = self._learner.model, getattr(self._robot, "delay", 0.0)
+        model, delay = self._learner.model, self._robot.delay
         if model_file:
             try:
                 info = decode(Path(model_file).read_bytes(), model, self._robot)

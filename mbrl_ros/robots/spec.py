@@ -406,8 +406,8 @@ class RobotSpec:
     """Topic (sensor_msgs/JointState named `reward`, stamped with the tick) of a reward to be
     learned; none: the robot has no reward."""
     delay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Seconds from a measurement to the effect of the command that answers it, as far as it is
-    known: the first guess of delay compensation, which then measures."""
+    """Seconds from when a command is sent to when it moves the robot, as far as they are known:
+    the first guess of delay compensation, which then measures."""
     planar: Planar | None = None
     """The state dimensions that are a pose in the plane; none: the robot has no such pose."""
     simulation: Simulation | None = None
