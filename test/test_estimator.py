@@ -451,3 +451,43 @@ def test_the_filter_follows_in_its_time_constant_however_often_it_is_told(step):
     assert response[tau] == pytest.approx(expected, abs=0.03)
     assert max(response.values()) == pytest.approx(1.043, abs=0.01)
     assert response[4000] == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("align", ["interpolate", "latest", "predict"])
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_the_network_does_states_are_ordered_and_true(cartpole_file, align, seed):
+    """Jitter, loss, overtaking, repetition and a way of 0 to 60 ms, on a clock."""
+    robot = load_robot(str(cartpole_file(sensors__joint_states__align=align)))
+    rng, estimator, arrivals = random.Random(seed), StateEstimator(robot), []
+    for index in range(1000):
+        stamp = 5000 * MILLISECOND + index * 10 * MILLISECOND + rng.randint(-4, 4) * MILLISECOND
+        while rng.random() > 0.1:  # lost, once or several times
+            arrivals.append((stamp + rng.randint(0, 60) * MILLISECOND, stamp))
+            if rng.random() > 0.05:
+                break
+    wakes = [(t * MILLISECOND, None) for t in range(5000, 15_000, 7)]
+    last, measured, worst = -1, 0, 0.0
+    for now, stamp in sorted(arrivals + wakes, key=lambda pair: pair[0]):
+        if stamp is None:
+            estimate = estimator.advance(now)
+        else:
+            t = stamp / SECOND
+            values = reading(math.sin(t), math.remainder(3.0 * t, 2.0 * math.pi), math.cos(t))
+            values["velocity/pole_hinge"] = 3.0
+            estimate = estimator.add("joint_states", stamp, values, now / SECOND, now)
+        if estimate is None or estimate.stamp == last:
+            continue
+        assert estimate.stamp > last
+        last = estimate.stamp
+        t = last / SECOND
+        measured += estimate.measured
+        error = abs(estimate.values[0] - math.sin(t))
+        turned = abs(math.remainder(estimate.values[2] - 3.0 * t, 2.0 * math.pi))
+        # A value that is held is as old as the way and a loss or two make it.
+        worst = max(worst, error, turned / 3.0)
+    assert estimator.leaps == 0
+    assert measured == estimator.states - estimator.predicted
+    assert estimator.states > 180
+    assert estimator.predicted < 20
+    assert worst < (0.12 if align == "latest" else 0.01)
+    assert estimator.late > 100

@@ -5,6 +5,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from geometry_msgs.msg import TwistStamped
@@ -19,6 +20,7 @@ from mbrl_ros.robots import load_robot, robot_names
 from mbrl_ros.robots.schema import robot_schema
 from mbrl_ros.ros.qos import STREAM
 
+CHECKOUT = Path(__file__).parents[1]
 URDF = """<?xml version="1.0"?>
 <robot name="Swing Arm">
   <link name="base"/><link name="rod"/><link name="slide"/><link name="tip"/>
@@ -61,6 +63,20 @@ def test_every_entry_of_a_robot_file_is_described():
         if len(entry.get("description", "")) < 10
     ]
     assert bare == []
+
+
+def test_the_example_in_the_documentation_holds_every_entry(tmp_path):
+    text = (CHECKOUT / "docs" / "robots.md").read_text("utf-8")
+    example = text.split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "rover.yaml"
+    path.write_text(example, "utf-8")
+    assert load_robot(str(path)).name == "rover"
+    entries = {
+        name
+        for definition in (robot_schema(), *robot_schema()["$defs"].values())
+        for name in definition["properties"]
+    }
+    assert {name for name in entries if f"{name}:" not in example} == set()
 
 
 # -- check ---------------------------------------------------------------------------------
