@@ -22,7 +22,7 @@ import yaml
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import config_directory
-from mbrl_ros.robots.spec import RobotError, RobotSpec, load_robot, robot_names
+from mbrl_ros.robots.spec import GYMNASIUM, RobotError, RobotSpec, load_robot, robot_names
 
 DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
@@ -71,7 +71,11 @@ class NodeProcess:
 
 
 ARGUMENTS: tuple[Argument, ...] = (
-    Argument("robot", "cartpole", "Name of a shipped robot, or path of a robot's YAML file."),
+    Argument(
+        "robot",
+        "cartpole",
+        "Name of a shipped robot, path of a robot's YAML file, or gym/ENVIRONMENT_ID.",
+    ),
     Argument(
         "sim",
         "true",
@@ -222,14 +226,14 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         raise ArgumentError("second_goal needs a duration; it comes after three quarters of it")
 
     robot_path = values["robot"]
-    if robot_path not in robot_names():
+    if robot_path not in robot_names() and not robot_path.startswith(GYMNASIUM):
         robot_path = str(Path(robot_path).absolute())
     common: dict[str, ParameterValue] = {"robot": robot_path, "use_sim_time": simulated}
     settings = {name: values[name] for name in ("model", "planner", "pace", "sim")} | {
         "seed": seed
     }
     own: dict[str, dict[str, ParameterValue]] = {
-        "simulator": {"pace": values["pace"], "duration": duration},
+        "simulator": {"pace": values["pace"], "duration": duration, "seed": seed},
         "state_estimator": {"lockstep": lockstep},
         "command_guard": {
             "armed": simulated,

@@ -1,6 +1,6 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of models and planners by name; other packages add theirs through entry points."""
+"""Kinds of models, planners, costs and plants by name; packages add theirs by entry points."""
 
 from __future__ import annotations
 
@@ -69,4 +69,14 @@ COSTS = Kinds(
     "cost term",
     "mbrl_ros.costs",
     {"linear": "mbrl_ros.planning.linear_cost:LinearCost"},
+)
+PLANTS = Kinds(
+    "plant",
+    "mbrl_ros.plants",
+    {
+        "diff_drive": "mbrl_ros.sim.diff_drive:DiffDrive",
+        "gymnasium": "mbrl_ros.sim.gymnasium_plant:GymnasiumPlant",
+        "mujoco": "mbrl_ros.sim.mujoco_plant:MujocoPlant",
+        "quadrotor2d": "mbrl_ros.sim.quadrotor2d:Quadrotor2d",
+    },
 )

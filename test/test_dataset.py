@@ -99,7 +99,18 @@ def test_a_missed_tick_is_skipped(recorder):
     for milliseconds in (0, 50, 150, 200, 250):
         state(recorder, milliseconds)
         action(recorder, milliseconds, 1.0)
-    assert (recorder.steps, recorder.skipped) == (4, 1)
+    assert (recorder.steps, recorder.skipped) == (5, 2)
+
+
+def test_missed_ticks_are_counted_as_soon_as_they_are_known(recorder):
+    """The planner waits, in lockstep, for an update that must not wait for its action."""
+    for milliseconds in (0, 50):
+        state(recorder, milliseconds)
+        action(recorder, milliseconds, 1.0)
+    state(recorder, 400)
+    assert (recorder.steps, recorder.skipped) == (8, 7)
+    assert recorder.last_stamp == 400 * 1_000_000
+    assert len(recorder.take()) == 1
 
 
 def test_time_going_backwards_keeps_what_is_complete(recorder):

@@ -194,7 +194,7 @@ def excitation(
 
 
 def _state(robot: RobotSpec, plant: MujocoPlant) -> list[float]:
-    (values,) = plant.sensors().values()
+    (values,) = plant.readings().values()
     return [values[entry.key] for entry in robot.state]
 
 

@@ -45,8 +45,8 @@ class TransitionRecorder:
     step is complete once an action sent after its end has been seen, so that none of its own
     can still come, and, of a robot with a reward, once the reward of its end has been seen or
     can no longer be expected. `steps` counts completed steps, of which `skipped` were not kept:
-    a tick was missed, a value was not finite, an end stop touched or the reward missing
-    (`unrewarded` of them).
+    ticks were missed, as when an episode ends and the next begins, a value was not finite, an
+    end stop touched or the reward missing (`unrewarded` of them).
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -142,12 +142,22 @@ class TransitionRecorder:
 
     def _complete(self) -> int:
         completed = 0
-        while (
-            len(self._states) >= 2
-            and self._actions
-            and self._actions.newest >= self._states[1][0]
-            and self._reward_is_settled(self._states[1][0])
-        ):
+        while len(self._states) >= 2 and self._actions:
+            missed = self._missed_ticks()
+            if missed:
+                # Nothing is learned across them, so there is nothing to wait for.
+                begin, _ = self._states.popleft()
+                self.last_stamp = self._states[0][0]
+                if self._actions.covers(begin - self.delay):
+                    self.steps += missed
+                    self.skipped += missed
+                    completed += missed
+                continue
+            if not (
+                self._actions.newest >= self._states[1][0]
+                and self._reward_is_settled(self._states[1][0])
+            ):
+                break
             (begin, state), (end, following) = self._states[0], self._states[1]
             self._states.popleft()
             reward = self._take_reward(end)
@@ -166,6 +176,11 @@ class TransitionRecorder:
             else:
                 self.skipped += 1
         return completed
+
+    def _missed_ticks(self) -> int:
+        """Return how many periods, two or more, the oldest step lasted; 0: just one."""
+        periods = (self._states[1][0] - self._states[0][0]) / self._period
+        return round(periods) if periods > 1.5 else 0
 
     def _reward_is_settled(self, end: int) -> bool:
         """Whether the reward of the step that ends at `end` is here or no longer waited for."""

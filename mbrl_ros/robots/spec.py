@@ -29,6 +29,8 @@ from mbrl_ros.units import NANOSECONDS
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+GYMNASIUM = "gym/"  # before the name of a Gymnasium environment that stands for a robot
+
 Bounds = tuple[float, float]
 Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -369,11 +371,11 @@ class Simulation:
     """The plant that stands in for the robot with `sim:=true`."""
 
     plant: str = "mujoco"
-    """Kind of plant: mujoco, or another that `mbrl_ros.sim` has."""
+    """Kind of plant: mujoco, diff_drive, quadrotor2d, gymnasium, or one of another package."""
     model: str | None = None
-    """Of plant mujoco: MJCF file in mbrl_ros/sim/models."""
+    """Of plant mujoco: MJCF file beside the robot's own file, or in mbrl_ros/sim/models."""
     initial_position: dict[str, float] = Field(default_factory=dict)
-    """Where it starts, by joint; what is not named starts at zero."""
+    """Where it starts, by joint or coordinate; what is not named starts at zero."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The plant's own settings, which the plant checks."""
 
@@ -605,11 +607,15 @@ def robot_names() -> list[str]:
 
 
 def load_robot(robot: str) -> RobotSpec:
-    """Load a robot by shipped name or by path of a YAML file.
+    """Load a robot by shipped name, by path of a YAML file, or as gym/ENVIRONMENT_ID.
 
     Raises RobotError, with what was found and what was expected, when the file is missing,
-    unreadable, not YAML, or does not describe a robot.
+    unreadable, not YAML, or does not describe a robot, or the environment cannot be used.
     """
+    if robot.startswith(GYMNASIUM):
+        from mbrl_ros.sim.gymnasium_plant import describe_environment
+
+        return _validated(describe_environment(robot.removeprefix(GYMNASIUM)), robot)
     path = Path(robot)
     if path.suffix not in (".yaml", ".yml"):
         path = config_directory() / "robots" / f"{robot}.yaml"
@@ -626,10 +632,25 @@ def load_robot(robot: str) -> RobotSpec:
         raise RobotError(f"robot file {path}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise RobotError(f"robot file {path}: expected a mapping, found {type(data).__name__}")
+    return _validated(_with_own_model(data, path), f"robot file {path}")
+
+
+def _validated(data: dict[str, Any], source: str) -> RobotSpec:
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise RobotError(f"robot file {path}:\n" + _explain(error)) from None
+        raise RobotError(f"{source}:\n" + _explain(error)) from None
+
+
+def _with_own_model(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the robot with the full path of its MJCF file, if that lies beside its own file."""
+    simulation = data.get("simulation")
+    if not isinstance(simulation, dict):
+        return data
+    model = simulation.get("model")
+    if not isinstance(model, str) or not (path.parent / model).is_file():
+        return data
+    return data | {"simulation": simulation | {"model": str((path.parent / model).absolute())}}
 
 
 def _explain(error: ValidationError) -> str:

@@ -64,7 +64,9 @@ class Parameter:
         return descriptor
 
 
-ROBOT = Parameter("robot", "cartpole", "Name of a shipped robot, or path of its YAML file.")
+ROBOT = Parameter(
+    "robot", "cartpole", "Name of a shipped robot, path of its YAML file, or gym/ENVIRONMENT_ID."
+)
 
 
 def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
@@ -88,7 +90,9 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
             raise ParameterError(
                 f"parameter '{parameter.name}': {error}; expected {kind}{_range(parameter)}"
             ) from None
-        values[parameter.name] = declared.value
+        # An empty list in a parameter file arrives as nothing at all.
+        empty = declared.value is None and parameter.default == []
+        values[parameter.name] = [] if empty else declared.value
     return values
 
 
