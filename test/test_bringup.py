@@ -68,6 +68,7 @@ def test_one_seed_seeds_everything():
     graph = by_name(seed="7")
     assert graph["mpc_planner"].parameters["seed"] == 7
     assert graph["dynamics_learner"].parameters["seed"] == 7
+    assert graph["simulator"].parameters["seed"] == 7
 
 
 def test_paths_do_not_depend_on_the_folder(cartpole_file, tmp_path, monkeypatch):
