@@ -49,7 +49,9 @@ def mbrl(*arguments, answers=None):
 
 def test_the_shipped_schema_is_that_of_the_code():
     shipped = json.loads((config_directory() / "robot.schema.json").read_text("utf-8"))
-    assert shipped == robot_schema()
+    assert shipped == robot_schema(), (
+        "run: python -m mbrl_ros.robots.schema > config/robot.schema.json"
+    )
 
 
 def test_every_entry_of_a_robot_file_is_described():
