@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from mbrl_ros.errors import reason
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import config_directory
@@ -85,6 +86,14 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument("model", "gp", "Kind of dynamics model that is learned.", tuple(MODELS.names())),
     Argument("planner", "mppi", "Kind of planner.", tuple(PLANNERS.names())),
+    Argument(
+        "optimize",
+        "none",
+        "How the planner rolls candidates out. none: in float32, the same on every machine. auto: "
+        "measure at start, take bfloat16 or compiled code where that is faster. compile: through "
+        "torch.compile where that works.",
+        ("none", "auto", "compile"),
+    ),
     Argument("model_file", "", "Saved model to start from; empty: none."),
     Argument(
         "experience",
@@ -216,6 +225,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
     if values["model_file"]:
         _check_model_file(values["model_file"], values["model"], robot)
+    _check_experience(values["experience"])
     for name in ("report", "picture"):
         _check_output(name, values[name])
     if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", values["namespace"]):
@@ -246,6 +256,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "goal": goal,
             "seed": seed,
             "lockstep": lockstep,
+            "optimize": values["optimize"],
         },
         "dynamics_learner": {
             "model": values["model"],
@@ -359,9 +370,27 @@ def _check_model_file(text: str, kind: str, robot: RobotSpec) -> None:
     try:
         check(read_info(Path(text).read_bytes()), kind, robot)
     except FileNotFoundError:
-        raise ArgumentError(f"model_file:={text}: there is no such file") from None
+        raise ArgumentError(
+            f"model_file:={text}: there is no such file; `mbrl train` writes one, and so does "
+            "the learner's service ~/save"
+        ) from None
     except (OSError, SnapshotError) as error:
-        raise ArgumentError(f"model_file:={text}: {error}") from None
+        raise ArgumentError(f"model_file:={text}: {reason(error)}") from None
+
+
+def _check_experience(text: str) -> None:
+    """Refuse a folder that could be neither used nor made."""
+    if not text:
+        return
+    # The nearest part of the path that exists decides.
+    path = Path(text).absolute()
+    existing = next(part for part in (path, *path.parents) if part.exists())
+    if not existing.is_dir():
+        raise ArgumentError(
+            f"experience:={text}: {existing} is a file; expected a folder, or one to be made"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArgumentError(f"experience:={text}: no permission to write into {existing}")
 
 
 def _absolute(path: str) -> str:
@@ -373,7 +402,7 @@ def _parameter_file(text: str) -> Path:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ArgumentError(f"params_file:={text}: cannot be read: {error}") from None
+        raise ArgumentError(f"params_file:={text}: cannot be read: {reason(error)}") from None
     if not isinstance(data, dict):
         raise ArgumentError(f"params_file:={text}: expected node names that map to parameters")
     for key in data:

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mbrl_ros import bringup, launcher
+from mbrl_ros.errors import reason, told
+
+if TYPE_CHECKING:
+    from mbrl_ros.dynamics.dataset import Trajectory
 
 app = typer.Typer(
     add_completion=False,
@@ -278,7 +282,7 @@ def export(
     try:
         count = write(Experience(directory, None), path, force, progress=True)
     except (OSError, ValueError) as error:
-        raise _fail(str(error), 1) from None
+        raise _fail(told(error), 1) from None
     print(f"{path}: {count} messages")
 
 
@@ -307,7 +311,7 @@ def train(
     """Train a model from recorded data, and evaluate it on the part that was held out."""
     import torch
 
-    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps, state_scale
+    from mbrl_ros.dynamics.evaluation import evaluate, state_scale
     from mbrl_ros.offline import sources, training
     from mbrl_ros.offline.evaluation_report import show
     from mbrl_ros.robots import load_robot
@@ -324,12 +328,12 @@ def train(
         print(f"{output}: {model}, {trained.transitions} transitions")
         if held_out.runs:
             pieces = held_out.trajectories(spec)
-            steps = horizon_steps(pieces, horizon, spec.period)
+            steps = _horizon_steps(pieces, horizon, spec.period)
             # The last steps may be of a robot that has come to rest.
             scale = state_scale(source.trajectories(spec), trained.features)
             show(evaluate(trained, pieces, spec, horizon=steps, scale=scale, seed=seed))
     except (OSError, ValueError) as error:
-        raise _fail(str(error), 1) from None
+        raise _fail(told(error), 1) from None
 
 
 @app.command("eval")
@@ -362,7 +366,7 @@ def evaluate_model(
     if not model.is_file():
         raise _fail(f"--model {model}: there is no such file; `mbrl train` writes one")
     from mbrl_ros.dynamics import snapshot
-    from mbrl_ros.dynamics.evaluation import evaluate, horizon_steps
+    from mbrl_ros.dynamics.evaluation import evaluate
     from mbrl_ros.offline import sources
     from mbrl_ros.offline.evaluation_report import draw, show
 
@@ -373,7 +377,7 @@ def evaluate_model(
             trained,
             pieces,
             spec,
-            horizon=horizon_steps(pieces, horizon, spec.period),
+            horizon=_horizon_steps(pieces, horizon, spec.period),
             propagation=propagation,
             particles=particles,
             starts=starts,
@@ -385,7 +389,22 @@ def evaluate_model(
         if plot is not None:
             draw(found, plot, f"{spec.name}, {trained.kind}")
     except (OSError, ValueError) as error:
-        raise _fail(str(error), 1) from None
+        raise _fail(told(error), 1) from None
+
+
+def _horizon_steps(pieces: Sequence[Trajectory], seconds: float, period: float) -> int:
+    """Return the horizon in steps; say so where the data are too short for it."""
+    from mbrl_ros.dynamics.evaluation import horizon_steps
+
+    steps = horizon_steps(pieces, seconds, period)
+    if steps < round(seconds / period):
+        print(
+            f"mbrl: --horizon {seconds:g}: the longest uninterrupted piece of data has {steps} "
+            f"steps; evaluating over {steps * period:.3g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+    return steps
 
 
 # -- benchmarks -------------------------------------------------------------------------------
@@ -561,7 +580,7 @@ def bench_control(
         try:
             control.draw(rows, plot)
         except (OSError, ValueError) as error:
-            raise _fail(f"--plot {plot}: {error}", 1) from None
+            raise _fail(f"--plot {plot}: {reason(error)}", 1) from None
 
 
 @bench.command("sample-efficiency")

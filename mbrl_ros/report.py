@@ -136,6 +136,7 @@ class RunRecord:
             "transitions": _number(learner, "transitions", int),
             "plan_ms": {name: _number(planner, key) for name, key in _TIMES.items()},
             "deadline_misses": _number(planner, "deadline_misses", int),
+            "limited_by": planner.get("limited_by"),
             "learner_update_ms": _number(learner, "update_ms_median"),
             "one_step_error": _number(learner, "one_step_error"),
         }
@@ -146,6 +147,9 @@ class RunRecord:
             return [f"{self.robot.name}: the robot was never commanded"]
         success, plan_ms = self.robot.success, summary["plan_ms"]
         assert isinstance(plan_ms, dict)
+        misses = f"{summary['deadline_misses']} deadline misses"
+        if summary.get("pace") == "lockstep":
+            misses = "deadline misses are not counted in lockstep"
         solved = summary["solved_at_s"]
         since = summary["at_goal_since_s"]
         outcome = []
@@ -174,7 +178,7 @@ class RunRecord:
             *changes,
             *outcome[1:],
             f"plan {plan_ms['median']} ms median, {plan_ms['p99']} ms p99, "
-            f"{plan_ms['max']} ms max; {summary['deadline_misses']} deadline misses; "
+            f"{plan_ms['max']} ms max; {misses}; "
             f"model update {summary['learner_update_ms']} ms",
         ]
 

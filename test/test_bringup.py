@@ -118,11 +118,21 @@ def test_values_may_hold_the_separator():
         ({"picture": "/tmp"}, "picture:=/tmp: is a folder"),
         ({"namespace": "a b"}, "namespace:=a b: expected letters"),
         ({"namespace": "/left/1arm"}, "expected letters"),
+        ({"model_file": "/tmp"}, "model_file:=/tmp: is a folder; expected a model"),
+        ({"model_file": "/nowhere/a.model"}, "there is no such file; `mbrl train` writes one"),
+        ({"experience": "/dev/null"}, "experience:=/dev/null: /dev/null is a file"),
+        ({"experience": "/dev/null/lived"}, "/dev/null is a file; expected a folder"),
+        ({"optimize": "fully"}, "optimize:=fully is not known; expected one of none, auto"),
     ],
 )
 def test_arguments_that_would_fail_later_are_refused_now(arguments, reason):
     with pytest.raises(ArgumentError, match=reason):
         processes(arguments)
+
+
+def test_how_to_optimize_reaches_the_planner():
+    assert by_name()["mpc_planner"].parameters["optimize"] == "none"
+    assert by_name(optimize="auto")["mpc_planner"].parameters["optimize"] == "auto"
 
 
 def test_a_misspelt_node_in_a_parameter_file_is_refused(tmp_path):

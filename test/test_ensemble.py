@@ -4,6 +4,7 @@
 
 import math
 import random
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import PROPAGATIONS, Transitions, make_model, one_step_error
 from mbrl_ros.dynamics.replay import Replay
 from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
+from mbrl_ros.planning.planner import make_planner
+from mbrl_ros.robots.spec import load_robot
 
 STEP = 0.05
 NOISE = (0.01, 0.1)  # standard deviations of what disturbs the angle and the velocity
@@ -430,6 +433,52 @@ def test_rounded_rollouts_stay_close(noisy, propagation):
     assert not torch.equal(full, rounded)
     moved = (full - states).square().mean().sqrt()
     assert float((full - rounded).square().mean().sqrt() / moved) < 0.02
+
+
+def test_novelty_is_the_members_disagreement():
+    model = trained(slices=30)
+    states = torch.tensor([[0.5, 0.0], [0.5, 60.0]])
+    actions = torch.tensor([[0.0], [40.0]])
+    found = model.novelty(states, actions)
+    assert found.shape == (2,)
+    assert 0.0 <= float(found[0]) < float(found[1])  # where nobody has ever been
+    assert float(make().novelty(states, actions).abs().max()) == 0.0  # nobody has learned yet
+    with pytest.raises(ValueError, match="model 'mlp' cannot tell what it does not know"):
+        make(MLP).novelty(states, actions)
+
+
+@pytest.mark.compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_rollouts_agree_and_outlive_the_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model = trained(slices=5)
+    states, actions = start_and_actions(7, horizon=3)
+    eager = model.rollout(states, actions, "pathwise")
+    compiled = model.rollout(states, actions, "pathwise", compiled=True)
+    assert torch.allclose(eager, compiled, atol=1e-4)
+    programs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    model.improve()
+    restored = make()
+    restored.restore(model.snapshot())
+    again = restored.rollout(states, actions, "pathwise", compiled=True)
+    assert torch.allclose(again, restored.rollout(states, actions, "pathwise"), atol=1e-4)
+    # Weights are arguments: the next model takes over what was compiled.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == programs
+
+
+@pytest.mark.compiler
+def test_without_a_compiler_planning_goes_on_and_says_so(tmp_path, monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config.cpp, "cxx", ("/no/such/compiler",))
+    monkeypatch.setattr(config, "force_disable_caches", True)
+    robot = load_robot("cartpole")
+    model = make_model("ensemble", robot, hidden=(8, 8))
+    planner = make_planner("mppi", robot, samples=11, horizon=3, optimize="compile")
+    remarks = planner.prepare(model)
+    assert any("torch.compile does not work here" in remark for remark in remarks)
+    assert planner._way.compiled is False
 
 
 def test_learning_shows_in_the_next_rollout():

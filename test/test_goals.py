@@ -18,7 +18,7 @@ def goals(cartpole):
 
 
 def at(goals, seconds, position=0.0, horizon=4):
-    return goals.at(round(seconds * SECOND), [position, 0.0, 0.0, 0.0], horizon).tolist()
+    return goals.at(round(seconds * SECOND), [position, 0.0, 0.0, 0.0], horizon)
 
 
 def test_a_goal_stays_until_another_comes(goals):
@@ -34,11 +34,11 @@ def test_waypoints_are_visited_in_order_once_the_robot_has_dwelt(goals):
     assert at(goals, 1.0, 0.45) == [0.5, 0.0]  # arrived
     assert at(goals, 1.5, 0.0) == [0.5, 0.0]  # and left again: the second starts anew
     assert at(goals, 2.0, 0.5) == [0.5, 0.0]
-    assert goals.left == 2
+    assert (goals.left, goals.waypoint) == (2, "1 of 3")
     assert at(goals, 3.0, 0.5) == [-0.5, 0.0]
     goals.dwell = 0.0
     assert at(goals, 3.1, -0.5) == [1.0, 0.0]
-    assert goals.left == 0
+    assert (goals.left, goals.waypoint) == (0, "3 of 3")
     assert at(goals, 9.0, 1.0) == [1.0, 0.0]
 
 

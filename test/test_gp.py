@@ -117,6 +117,33 @@ def test_rollout_agrees_with_repeated_prediction(learned):
 
 
 @pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
+def test_novelty_is_the_gain_of_information(features, kind):
+    """As its definition by what `predict` says of noise and of what is not known."""
+    model = learn(kind(features, max_points=60, seed=4), pendulum(200))
+    states = torch.tensor([[0.0, 0.0], [1.0, -2.0], [0.0, 40.0]])
+    actions = torch.tensor([[0.0], [1.0], [30.0]])
+    _, variance = model.predict(states.double(), actions.double())
+    noise = model._noise * model._target.scale.square()
+    expected = 0.5 * (variance / noise).log().sum(1)
+    found = model.novelty(states, actions)
+    assert found.dtype == torch.float32
+    # In single precision, of which the sparse one's difference of large numbers needs more.
+    tolerance = 0.02 if kind is GaussianProcess else 0.6
+    assert torch.allclose(found.double(), expected, atol=tolerance)
+    assert found[2] > found[0] + 3.0  # far from all that it has seen
+    leaves = states.double().requires_grad_()
+    slopes = torch.autograd.grad(model.novelty(leaves, actions.double())[1], leaves)[0]
+    shifted = states.double()
+    shifted[1, 1] += 1e-4
+    assert not shifted.requires_grad
+    shifted.requires_grad_()
+    change = (
+        model.novelty(shifted, actions.double())[1] - model.novelty(leaves, actions.double())[1]
+    )
+    assert float(change.detach()) / 1e-4 == pytest.approx(float(slopes[1, 1]), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
 def test_updates_repeat_exactly(features, kind):
     models = [kind(features, seed=4) for _ in range(2)]
     for model in models:

@@ -3,6 +3,7 @@
 """Single nodes as processes: what they do with good and bad messages."""
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
 from stack import LATEST, Listener, Process, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from mbrl_ros.dynamics.experience import Experience
-from mbrl_ros.dynamics.model import make_model
+from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import bytes_message, named_values
 from mbrl_ros.ros.diagnostics import read_values
@@ -469,12 +473,139 @@ def test_the_planner_refuses_bad_models_goals_and_states(listener, tmp_path, car
         wait_for(lambda: diagnosis.text == "waiting for the first state", "the good model", 10.0)
 
 
+_PLUG_IN = """
+import torch
+
+class Treacherous:
+    def __init__(self, robot):
+        pass
+
+    def __call__(self, steps):
+        cost = torch.zeros_like(steps.states[..., 0])
+        place = steps.states[..., 0]
+        if bool((place > 1.5).any()):
+            return cost.sum()
+        return torch.where(place > 0.6, torch.nan, cost)
+"""
+
+
+def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
+    listener, tmp_path, cartpole, cartpole_file, monkeypatch
+):
+    """A cost term of another package turns NaN beyond 0.6 m, and breaks beyond 1.5 m."""
+    package = tmp_path / "package" / "treacherous-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: treacherous\nVersion: 1.0\n", "utf-8")
+    (package / "entry_points.txt").write_text(
+        "[mbrl_ros.costs]\ntreacherous = treacherous:Treacherous\n", "utf-8"
+    )
+    (package.parent / "treacherous.py").write_text(_PLUG_IN, "utf-8")
+    path = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    robot = cartpole_file(cost__terms={"treacherous": {}})
+
+    actions = []
+    listener.node.create_subscription(
+        JointState, "action", lambda m: actions.append(m.position[0]), LATEST
+    )
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    model = make_model("gp", cartpole)
+    data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
+    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
+    model.improve()
+    tick = 0
+
+    def send(position, expected):
+        """Send a state until it has been answered, or only once if it is not to be."""
+        nonlocal tick
+        tick += 1
+        before = len(actions)
+        state = named_values(tick * PERIOD, cartpole.state_names, [position, 0.0, 0.0, 0.0])
+        states.publish(state)
+        if expected:
+            wait_for(lambda: len(actions) > before, f"an action for {position} m", 20.0)
+        return actions[-1] if expected else None
+
+    few = ("samples:=30", "horizon:=5", "exploration_duration:=0.0")
+    with (
+        node(tmp_path, "mpc_planner", f"robot:={robot}", *few) as planner,
+        node(tmp_path, "command_guard", "armed:=true"),
+    ):
+        matched(states)
+        models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
+
+        def answered():
+            send(0.0, expected=False)
+            time.sleep(0.2)
+            return actions
+
+        wait_for(answered, "the guard and the model", 30.0)
+        actions.clear()
+        wait_for(lambda: diagnosis.values.get("phase") == "planning", "the plan", 20.0)
+        for _ in range(3):
+            assert math.isfinite(send(1.0, expected=True))
+        assert "trajectories hold values that are not finite; following the last" in planner.output
+        send(1.0, expected=False)
+        left = "the robot is left to the guard"
+        wait_for(lambda: left in planner.output, "the message", 10.0)
+        wait_for(lambda: left in diagnosis.text, "the diagnostics", 10.0)
+        assert diagnosis.values["failed_plans"] == "4"
+        assert len(actions) == 3
+        send(0.0, expected=True)  # all is well again
+        send(2.0, expected=True)
+        broken = "cost term 'treacherous' returned []"
+        wait_for(lambda: broken in planner.output, "the name", 10.0)
+        assert planner.running
+
+
+def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    client = AsyncParameterClient(listener.node, "mpc_planner")
+
+    def put(name, value):
+        answered = []
+        client.set_parameters([RosParameter(name, value=value)], answered.append)
+        wait_for(lambda: answered, "the answer", 10.0)
+        return answered[0].result().results[0]
+
+    with node(tmp_path, "mpc_planner", "goal:=[1, 0]"):
+        wait_for(lambda: diagnosis.values.get("goal") == "1, 0", "whole numbers at start", 20.0)
+        assert put("goal", [0, 0]).successful
+        wait_for(lambda: diagnosis.values["goal"] == "0, 0", "whole numbers later", 10.0)
+        assert put("goal_weights", [3, 1]).successful
+        for name, value, reason in (
+            ("goal", [9, 0], "goal cart_position = 9.0 is outside"),
+            ("goal", ["one", "two"], "expected"),
+            ("goal_weights", [1.0, 1.0, 1.0], "goal_weights has 3 values, expected 2"),
+            ("waypoints", [1, 0, 1], "waypoints has 3 values, expected a multiple of 2"),
+            ("waypoints", "left", "expected an array of numbers"),
+        ):
+            refused = put(name, value)
+            assert not refused.successful
+            assert reason in refused.reason
+        assert put("waypoints", [1, 0, 0, 0]).successful
+        wait_for(lambda: diagnosis.values["waypoint"] == "1 of 2", "the way point", 10.0)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "reason"),
     [
         ("mpc_planner", ["goal:=[9.0, 0.0]"], "goal cart_position = 9.0 is outside"),
         ("mpc_planner", ["planner:=magic"], "unknown planner 'magic'; expected one of cem, icem"),
         ("mpc_planner", ["samples:=-5"], "parameter 'samples'"),
+        ("mpc_planner", ["horizon:=0"], "parameter 'horizon'"),
+        ("mpc_planner", ["mppi.effective_share:=0.0"], "parameter 'mppi.effective_share'"),
+        ("mpc_planner", ["goal_weights:=[1.0]"], "goal_weights has 1 values, expected 2"),
+        ("mpc_planner", ["goal:=[one, two]"], "parameter 'goal'"),
+        ("mpc_planner", ["model:=mlp", "exploration_weight:=1.0"], "exploration: model 'mlp' "),
+        ("dynamics_learner", ["model:=ensemble", "ensemble.hidden:=[0]"], "hidden[0] is 0"),
+        (
+            "dynamics_learner",
+            ["model:=ensemble", "ensemble.members:=64"],
+            "too large to be sent, at most 16777216 are; use fewer",
+        ),
         ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of ensemble"),
         ("dynamics_learner", ["model_file:=/nowhere"], "'model_file': /nowhere: "),
         ("dynamics_learner", ["experience:=/dev/null"], "/dev/null"),

@@ -18,7 +18,7 @@ from mbrl_ros.kinds import COSTS, PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.mppi import MPPI
 from mbrl_ros.planning.noise import coloured_noise, random_actions
-from mbrl_ros.planning.objective import Objective, Steps
+from mbrl_ros.planning.objective import CostError, Objective, Steps
 from mbrl_ros.planning.planner import (
     PlanningError,
     Problem,
@@ -264,7 +264,7 @@ def test_actions_stay_within_the_bounds(objective, kind):
     planner = PLANNERS.load(kind)(objective, [-1.0], [2.0])
     plan = planner.plan(problem(goal=1.2), Cart(), None)
     assert float(plan.actions.min()) >= -1.0
-    assert float(plan.actions.max()) <= 2.0
+    assert float(plan.actions.max()) <= 8.0
     assert plan.actions.shape == (25, 1)
     assert plan.states.shape == (26, 4)
     states = Cart().rollout(plan.states[:1], plan.actions[:, None])[:, 0]
@@ -391,52 +391,85 @@ def test_plans_over_particles_weigh_the_risk(cartpole, risk, weight):
 
 
 class Coarse(Cart):
-    """A cart whose predictions are rounded on demand, which saves `saved` seconds a call."""
+    """A cart whose predictions are rounded and compiled on demand; each way takes its time.
 
-    def __init__(self, saved):
+    Seconds by float32, bfloat16 and compiled; None: it does not work.
+    """
+
+    compilable = True
+
+    def __init__(self, plain, rounded, compiled):
         super().__init__()
-        self.saved = saved
+        self.slow = {"float32": plain, "bfloat16": rounded, "float32 compiled": compiled}
         self.asked = []
 
-    def rollout(self, states, actions, propagation="mean", generator=None, precision="float32"):
-        self.asked.append((states.shape[0], precision))
-        if precision == "float32":
-            time.sleep(self.saved)
+    def rollout(
+        self,
+        states,
+        actions,
+        propagation="mean",
+        generator=None,
+        precision="float32",
+        compiled=False,
+    ):
+        way = precision + compiled * " compiled"
+        self.asked.append((states.shape[0], way))
+        if self.slow[way] is None:
+            raise RuntimeError("no compiler\nand a long story")
+        time.sleep(self.slow[way])
         return super().rollout(states, actions, propagation, generator)
 
 
 @pytest.mark.parametrize(
-    ("precision", "saved", "expected"),
+    ("precision", "optimize", "seconds", "expected", "remark"),
     [
-        ("float32", 0.02, "float32"),
-        ("bfloat16", 0.0, "bfloat16"),
-        ("auto", 0.02, "bfloat16"),
-        ("auto", -0.02, "float32"),
+        ("float32", "none", (0.02, 0.0, 0.0), "float32", ""),
+        ("bfloat16", "none", (0.0, 0.02, 0.0), "bfloat16", ""),
+        ("float32", "auto", (0.02, 0.0, 0.01), "bfloat16", "rolled out in bfloat16 (a step"),
+        ("float32", "auto", (0.0, 0.02, 0.02), "float32", "rolled out in float32 (a step"),
+        ("float32", "auto", (0.02, 0.02, 0.0), "float32 compiled", "in float32, compiled (a"),
+        ("float32", "auto", (0.02, 0.0, None), "bfloat16", "RuntimeError: no compiler"),
+        ("float32", "compile", (0.0, 0.0, 0.01), "float32 compiled", "in float32, compiled (a"),
+        ("float32", "compile", (0.0, 0.0, None), "float32", "RuntimeError: no compiler"),
     ],
 )
-def test_candidates_are_rounded_only_where_that_is_wanted_and_pays(
-    cartpole, precision, saved, expected
+def test_candidates_are_rolled_out_in_the_way_that_is_wanted_or_pays(
+    cartpole, precision, optimize, seconds, expected, remark
 ):
-    model = Coarse(max(saved, 0.0))
-    if saved < 0.0:  # rounding is slower
-        model.rollout = lambda *args, precision="float32", **rest: (
-            time.sleep(0.02 if precision == "bfloat16" else 0.0),
-            model.asked.append((args[0].shape[0], precision)),
-            Cart().rollout(*args, **rest),
-        )[-1]
-    planner = make_planner("mppi", cartpole, samples=20, precision=precision)
-    planner.prepare(model)
+    model = Coarse(*seconds)
+    planner = make_planner("mppi", cartpole, samples=20, precision=precision, optimize=optimize)
+    remarks = planner.prepare(model)
+    assert remark in "; ".join(remarks)
+    assert "long story" not in "; ".join(remarks)
+    assert planner.prepare(model) == []  # said once, chosen once
     model.asked.clear()
     planner.plan(problem(), model, None)
     # The plan itself is predicted in full.
     assert model.asked == [(20, expected), (1, "float32")]
 
 
+def test_nothing_is_compiled_on_a_tick(cartpole):
+    """Other numbers of rows than the one prepared for would have to be."""
+    model = Coarse(0.0, 0.0, 0.0)
+    planner = make_planner("mppi", cartpole, samples=80, optimize="compile")
+    planner.prepare(model)
+    model.asked.clear()
+    hurried = planner.plan(problem(time_budget=1e-9), model, None)
+    assert (hurried.samples, hurried.hurried) == (10, True)
+    assert model.asked[0] == (10, "float32")
+
+
+def test_a_model_that_has_nothing_to_compile_runs_as_it_is(cartpole):
+    planner = make_planner("mppi", cartpole, samples=20, optimize="compile")
+    assert planner.prepare(Cart()) == ["optimize: compile: model 'cart' has nothing to compile"]
+    assert math.isfinite(planner.plan(problem(), Cart(), None).cost)
+
+
 def test_samples_are_left_out_where_time_is_short(cartpole):
     planner = make_planner("mppi", cartpole, samples=400)
     assert planner.plan(problem(), Cart(), None).samples == 400
     planner._seconds = 1e-3  # as if it had measured that a candidate takes a millisecond
-    assert planner.plan(problem(time_budget=0.205), Cart(), None).samples == 200
+    assert planner.plan(problem(time_budget=0.24), Cart(), None).samples == 200
     planner._seconds = 1.0
     assert planner.plan(problem(time_budget=0.2), Cart(), None).samples == 50
 
@@ -471,6 +504,102 @@ def test_settings_that_cannot_be_used_are_named(cartpole, settings, message):
 def test_unknown_planners_are_refused(cartpole):
     with pytest.raises(ValueError, match=r"unknown planner 'magic'; expected one of .*mppi"):
         make_planner("magic", cartpole)
+
+
+# -- terms of other packages ---------------------------------------------------------------
+
+
+def plugged(monkeypatch, cartpole, term):
+    """Return the cart-pole with a cost term of another package."""
+    monkeypatch.setattr(COSTS, "load", lambda name: lambda robot: term)
+    return dataclasses.replace(
+        cartpole, cost=dataclasses.replace(cartpole.cost, terms={"theirs": {}})
+    )
+
+
+def poisoned(steps):
+    cost = torch.zeros_like(steps.states[..., 0])
+    return torch.where(steps.actions[..., 0] > 8.0, torch.nan, cost)
+
+
+@pytest.mark.parametrize("kind", ["random_shooting", "cem", "icem", "mppi", "icem+ilqr"])
+def test_candidates_whose_cost_is_no_number_are_left_out(monkeypatch, cartpole, kind):
+    planner = make_planner(kind, plugged(monkeypatch, cartpole, poisoned), samples=200)
+    plan = planner.plan(problem(goal=0.2), Cart(), None)
+    assert plan.discarded > 0
+    assert math.isfinite(plan.cost)
+    assert float(plan.actions.max()) <= 8.0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda steps: torch.zeros(3), r"cost term 'theirs' returned \[3\]"),
+        (lambda steps: 0.0, "cost term 'theirs' returned float"),
+        (lambda steps: steps.actions[..., 7], "cost term 'theirs' failed: IndexError"),
+    ],
+)
+def test_a_term_that_breaks_while_running_is_named(monkeypatch, cartpole, bad, message):
+    broken = False
+
+    def term(steps):
+        return bad(steps) if broken else torch.zeros_like(steps.states[..., 0])
+
+    planner = make_planner("mppi", plugged(monkeypatch, cartpole, term), samples=20)
+    planner.plan(problem(), Cart(), None)
+    broken = True
+    with pytest.raises(CostError, match=message):
+        planner.plan(problem(), Cart(), None)
+    with pytest.raises(CostError, match=message):
+        make_planner("mppi", plugged(monkeypatch, cartpole, term), samples=20)
+
+
+# -- exploration ---------------------------------------------------------------------------
+
+
+class Curious(Cart):
+    """A cart that would learn most from fast steps to the right."""
+
+    transitions = 10
+
+    def novelty(self, states, actions):
+        return torch.sigmoid(states[:, 1])
+
+
+def exploring(robot, weight, half_life=100.0):
+    cost = TypeAdapter(Cost).validate_python(
+        {"goal": {}, "exploration": {"weight": weight, "half_life": half_life}}
+    )
+    return dataclasses.replace(robot, cost=cost)
+
+
+@pytest.mark.parametrize("kind", ["mppi", "icem", "ilqr"])
+@pytest.mark.parametrize("particles", [1, 4])
+def test_plans_lead_to_where_most_is_to_be_learned(cartpole, kind, particles):
+    settings = {} if kind == "ilqr" else {"samples": 60}
+    if particles > 1 and settings:
+        settings |= {"particles": particles, "propagation": "ts1"}
+    planner = make_planner(kind, exploring(cartpole, 1.0), **settings)
+    plan = planner.plan(problem(), Curious(), None)
+    assert float(plan.states[-1, 1]) > 1.0
+    assert plan.cost < 0.0
+
+
+def test_exploration_fades_with_the_transitions_seen_until_it_is_not_looked_at(cartpole):
+    objective = Objective(exploring(cartpole, 2.0, half_life=50.0))
+    states, actions = torch.ones(7, 3, 4), torch.zeros(6, 3, 1)
+    model = Curious()
+
+    def cost(transitions):
+        model.transitions = transitions
+        return objective.cost(states, actions, torch.zeros(2), torch.zeros(1), model)
+
+    nats = float(torch.sigmoid(torch.tensor(1.0)))
+    assert cost(0).tolist() == [0.0] * 3  # a model that knows nothing tells nothing
+    assert torch.allclose(cost(50), torch.full((3,), -2.0 * 0.5 * 6 * nats))
+    assert torch.allclose(cost(100), torch.full((3,), -2.0 * 0.25 * 6 * nats))
+    model.novelty = None
+    assert cost(500).tolist() == [0.0] * 3
 
 
 # -- delay ---------------------------------------------------------------------------------

@@ -57,6 +57,15 @@ def test_the_report_quotes_the_nodes(record):
     assert summary["one_step_error"] is None
 
 
+def test_what_lockstep_does_not_measure_is_not_told_as_good_news(record):
+    live(record, lambda t: 0.0, 3.0)
+    summary = record.summary(PLANNER | {"limited_by": "model"}, LEARNER)
+    assert summary["limited_by"] == "model"
+    assert any("3 deadline misses" in line for line in record.tell(summary))
+    lines = record.tell(summary | {"pace": "lockstep"})
+    assert any("deadline misses are not counted in lockstep" in line for line in lines)
+
+
 def test_nothing_counts_before_the_first_action_or_after_the_duration(record):
     record.add_state(99.0, [0.0, 0.0, 0.0, 0.0])
     assert record.now == 0.0

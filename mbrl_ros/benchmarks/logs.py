@@ -20,6 +20,7 @@ from torch import Tensor
 from mbrl_ros.dynamics.dataset import Trajectory
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import Transitions
+from mbrl_ros.errors import reason
 from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.robots.spec import (
     ActionDimension,
@@ -297,7 +298,7 @@ def write_logs(folder: Path, tasks: Sequence[str], seed: int, say: Callable[[str
             folder.mkdir(parents=True, exist_ok=True)
             save_log(log, path)
         except OSError as error:
-            raise BenchmarkError(f"log {path}: cannot be written: {error}") from None
+            raise BenchmarkError(f"log {path}: cannot be written: {reason(error)}") from None
         training, test = sum(map(len, log.training)), sum(map(len, log.test))
         say(f"{path}: {training} transitions to train on, {test} to test on")
 
@@ -338,7 +339,7 @@ def load_log(path: Path, robot: RobotSpec) -> Log:
         lengths = [int(length) for length in arrays["lengths"].ravel()]
         test = int(arrays["test"])
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise BenchmarkError(f"log {path}: cannot be read: {error}; {_ANEW}") from None
+        raise BenchmarkError(f"log {path}: cannot be read: {reason(error)}; {_ANEW}") from None
     steps, sizes = sum(lengths), (len(robot.state), len(robot.action_names))
     expected = ((steps + len(lengths), sizes[0]), (steps, sizes[1]))
     if (states.shape, actions.shape) != expected or min(lengths, default=0) < 1:

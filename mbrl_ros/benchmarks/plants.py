@@ -205,6 +205,7 @@ class HalfCheetah(TrueDynamics):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> Tensor:
         """Simulate whole trajectories in one call; see `DynamicsModel.rollout`."""
         count = len(states)

@@ -66,6 +66,7 @@ class Ensemble(DynamicsModel):
     kind = "ensemble"
     # One member a candidate, not all of them: a fifth of the time.
     planning_propagation = "pathwise"
+    compilable = True
     probabilistic = True  # each member predicts a variance
 
     def __init__(
@@ -148,7 +149,7 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
-        self._kept: dict[tuple[str, int, str], Particles] = {}  # until predictions change
+        self._kept: dict[tuple[str, int, str, bool], Particles] = {}  # until predictions change
         # The output layer's weights are zero until the first step.
         self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
         self._start_training(weights)
@@ -412,6 +413,14 @@ class Ensemble(DynamicsModel):
             (variance * targets.scale.square()).to(states.dtype),
         )
 
+    def novelty(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return what the members' disagreement promises; see DynamicsModel.novelty."""
+        size = self.features.state_dimensions
+        mean, variance = self._members(self._best, self._normal_inputs(states, actions))
+        unknown = mean[..., :size].var(0, correction=0)
+        noise = self._noise_factor[:size].float() * variance[..., :size].mean(0)
+        return 0.5 * torch.log1p(unknown / noise).sum(-1).to(states.dtype)
+
     def stepper(
         self, propagation: str, count: int, generator: torch.Generator | None = None
     ) -> Step:
@@ -425,17 +434,20 @@ class Ensemble(DynamicsModel):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> Tensor:
         """Predict trajectories without gradients; `bfloat16` is for the hidden layers only."""
-        particles = self._particles(propagation, len(states), precision)
+        particles = self._particles(propagation, len(states), precision, compiled)
         return particles.rollout(states, actions, generator)
 
-    def _particles(self, propagation: str, count: int, precision: str = "float32") -> Particles:
+    def _particles(
+        self, propagation: str, count: int, precision: str = "float32", compiled: bool = False
+    ) -> Particles:
         """Return what moves so many particles, made once and kept until something is learned."""
         if propagation not in PROPAGATIONS:
             known = ", ".join(PROPAGATIONS)
             raise ValueError(f"unknown propagation '{propagation}'; expected one of {known}")
-        key = (propagation, count, precision)
+        key = (propagation, count, precision, compiled)
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
                 self._kept = {}
@@ -548,6 +560,10 @@ class MLP(Ensemble):
 
     def __init__(self, features: FeatureMap, seed: int = 0, **options: Any) -> None:
         super().__init__(features, members=1, seed=seed, **options)
+
+    def novelty(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Refuse: nobody disagrees with a single network."""
+        return DynamicsModel.novelty(self, states, actions)
 
 
 @dataclass

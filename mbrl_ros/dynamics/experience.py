@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from mbrl_ros.dynamics.model import Transitions
+from mbrl_ros.errors import reason
 from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 
 FORMAT = "mbrl_ros.experience.2"
@@ -117,7 +118,7 @@ class Experience:
             if robot is not None:
                 self.check(robot)
         except (OSError, sqlite3.Error) as error:
-            raise ExperienceError(f"{self.path}: cannot be used: {error}") from None
+            raise ExperienceError(f"{self.path}: cannot be used: {reason(error)}") from None
         about = self.description
         self._sizes = (len(about.state), len(about.action), len(about.state), about.rewards)
 

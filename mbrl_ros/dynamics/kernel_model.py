@@ -113,6 +113,7 @@ class KernelModel(DynamicsModel):
         self._noise_factor = torch.ones(features.outputs).double()
         self._persistence = torch.zeros(features.outputs).double()
         self._fast: dict[int, _FastKernel] = {}  # by number of rows
+        self._inverses: list[tuple[float, Tensor]] | None = None  # of the factors, likewise
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class KernelModel(DynamicsModel):
             raise
         self.transitions += len(new)
         self._slices = 0
-        self._fast = {}
+        self._fast, self._inverses = {}, None
 
     def improve(self) -> bool:
         """Fit the hyper-parameters a little further; choose the points again."""
@@ -148,7 +149,7 @@ class KernelModel(DynamicsModel):
             raise
         self._fitted = True
         self._slices += 1
-        self._fast = {}
+        self._fast, self._inverses = {}, None
         return moved > _FOUND and self._slices < _PATIENCE
 
     def _rebuild(self, data: Transitions, steps: int) -> float:
@@ -313,6 +314,17 @@ class KernelModel(DynamicsModel):
             return super().reward(states, actions)  # which says why not
         return self._mean(states, actions)[:, -1]
 
+    def novelty(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the information gain of a step; see DynamicsModel.novelty."""
+        size, noise = self.features.state_dimensions, self._noise[:, None]
+        if len(self._inputs) == 0 or states.requires_grad or actions.requires_grad:
+            inputs = self._input.normalise(self.features.inputs(states, actions).double())
+            gain = torch.log1p(self._predict(inputs)[1] / noise)
+        else:
+            self._fast_kernel(len(states))(states.float(), actions.float())
+            gain = torch.log1p(self._unknown(len(states)) / noise[:size].float())
+        return 0.5 * gain[:size].sum(0).to(states.dtype)
+
     def _mean(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the mean outputs (N, K)."""
         inputs = self._input.normalise(self.features.inputs(states, actions).double())
@@ -361,40 +373,49 @@ class KernelModel(DynamicsModel):
         """Advance in float32; by `mean`, two matrix products and one exponential a step."""
         if len(self._inputs) == 0 or propagation not in PROPAGATIONS:
             return super().stepper("mean" if propagation in PROPAGATIONS else propagation, count)
-        if count not in self._fast:
-            if len(self._fast) >= _FAST_SIZES:
-                self._fast = {}
-            self._fast[count] = _FastKernel(self, count)
-        fast, size = self._fast[count], self.features.state_dimensions
+        fast, size = self._fast_kernel(count), self.features.state_dimensions
         if propagation == "mean":
             return fast.mean
         if propagation == "pathwise":
             return self._pathwise(fast, generator)
 
-        signal = self._hyperparameters.signal[:size, None].float()
         deviation = self._noise[:size].sqrt().float()
         persistence = self._persistence[:size].float() * (propagation == "tsinf")
         noise = PersistentNoise(count, persistence, generator)
-        inverses = []
-        for sign, lower in self._explaining():
-            identity = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower[:size])
-            inverse = torch.linalg.solve_triangular(lower[:size], identity, upper=False)
-            inverses.append((sign, inverse.mT.float().contiguous()))
         # What the model does not know is drawn once a particle by `tsinf`, else at every step.
         once = torch.randn(count, size, generator=generator)
 
         def sample(states: Tensor, actions: Tensor) -> Tensor:
             after = fast.mean(states, actions)
-            unknown = signal.expand(-1, count)
-            for sign, inverse in inverses:
-                unknown = unknown - sign * torch.bmm(fast.kernel, inverse).square_().sum(2)
-            unknown = unknown.clamp_min_(0.0).T
+            unknown = self._unknown(count).T
             drawn = once
             if propagation == "ts1":
                 drawn = torch.randn(count, size, generator=generator)
             return after + fast.scale * (drawn * unknown.sqrt() + deviation * noise.draw())
 
         return sample
+
+    def _fast_kernel(self, count: int) -> _FastKernel:
+        """Return the kernel of so many rows, made once and kept until something is learned."""
+        if count not in self._fast:
+            if len(self._fast) >= _FAST_SIZES:
+                self._fast = {}
+            self._fast[count] = _FastKernel(self, count)
+        return self._fast[count]
+
+    def _unknown(self, count: int) -> Tensor:
+        """Return the variance without noise (D, N) where the kernel of N rows was last taken."""
+        size, fast = self.features.state_dimensions, self._fast_kernel(count)
+        if self._inverses is None:
+            self._inverses = []
+            for sign, lower in self._explaining():
+                identity = torch.eye(lower.shape[-1], dtype=lower.dtype).expand_as(lower[:size])
+                inverse = torch.linalg.solve_triangular(lower[:size], identity, upper=False)
+                self._inverses.append((sign, inverse.mT.float().contiguous()))
+        unknown = self._hyperparameters.signal[:size, None].float().expand(-1, count)
+        for sign, inverse in self._inverses:
+            unknown = unknown - sign * torch.bmm(fast.kernel, inverse).square_().sum(2)
+        return unknown.clamp_min_(0.0)
 
     def _pathwise(self, fast: _FastKernel, generator: torch.Generator | None) -> Step:
         """Follow functions drawn from the posterior: row i the i-th, modulo their number.
@@ -439,6 +460,7 @@ class KernelModel(DynamicsModel):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> Tensor:
         """Predict trajectories in float32; see DynamicsModel.rollout."""
         return super().rollout(states.float(), actions.float(), propagation, generator)
@@ -502,7 +524,7 @@ class KernelModel(DynamicsModel):
         self._made_weights = own["weights"]
         self._noise_factor, self._persistence = own["noise_factor"], own["noise_persistence"]
         self._fitted = len(self._inputs) > 0
-        self._fast = {}
+        self._fast, self._inverses = {}, None
 
 
 class _FastKernel:

@@ -96,6 +96,7 @@ class DynamicsModel(ABC):
     kind: str
     transitions: int = 0
     planning_propagation: str = "mean"  # what suits planning best, time included
+    compilable: bool = False  # whether `rollout` has something to compile
 
     def __init__(self, features: FeatureMap) -> None:
         self.features = features
@@ -182,6 +183,7 @@ class DynamicsModel(ABC):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> Tensor:
         """Predict trajectories by feeding predictions back.
 
@@ -196,7 +198,8 @@ class DynamicsModel(ABC):
         `pathwise`: each particle follows one function drawn from the posterior, without noise.
 
         generator: source of the samples. precision: one of PRECISIONS; `bfloat16` allows a kind
-        to round what lies between states to 8 bits where that is faster. Raises ValueError for a
+        to round what lies between states to 8 bits where that is faster. compiled: whether a
+        kind that is `compilable` goes through torch.compile. Raises ValueError for a
         propagation that this kind does not offer.
         """
         step = self.stepper(propagation, len(states), generator)

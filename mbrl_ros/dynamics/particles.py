@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -52,6 +54,8 @@ class Particles:
 
     precision: `bfloat16` rounds what is between the first and the last layer to 8 bits, which
     many processors compute in half the time. The layers next to states stay in float32.
+    compiled: whether the networks go through torch.compile, which takes seconds at the first
+    step of a number of rows; it raises what the compiler does.
     """
 
     def __init__(
@@ -61,8 +65,9 @@ class Particles:
         propagation: str,
         count: int,
         precision: str = "float32",
+        compiled: bool = False,
     ) -> None:
-        self._networks, self._count = networks, count
+        self._networks, self._count, self._compiled = networks, count, compiled
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
         self._noisy = propagation in ("ts1", "tsinf")
         self._persistence = networks.persistence * (propagation == "tsinf")
@@ -179,6 +184,21 @@ class Particles:
         if self._dealt:
             order = torch.randperm(len(self._rows), generator=generator)[: self._count]
             self._rows[order] = self._staged[0]
+        output = self._evaluate()
+        change = output[..., : self._size]
+        if order is not None:
+            change = change.flatten(0, 1)[order]
+        if noise is not None:
+            drawn = self._grouped(noise.draw()[None])[0]
+            change = torch.addcmul(change, drawn, self._deviation(output, order))
+        torch.add(states, change, out=out)
+
+    def _evaluate(self) -> Tensor:
+        """Return the networks' output at the inputs that have been set."""
+        if self._compiled:
+            last = (self._output_weight, self._output_bias)
+            output: Tensor = _compiled_network()(*self._first, self._middle, *last, self._shared)
+            return output
         x = silu(torch.bmm(*self._first, out=self._entry), inplace=True)
         if self._rounded:
             x = self._hidden[0].copy_(x)
@@ -187,14 +207,7 @@ class Particles:
         if self._rounded:
             x = self._exit.copy_(x)
         product = torch.addbmm if self._shared else torch.baddbmm
-        output = product(self._output_bias, x, self._output_weight, out=self._output)
-        change = output[..., : self._size]
-        if order is not None:
-            change = change.flatten(0, 1)[order]
-        if noise is not None:
-            drawn = self._grouped(noise.draw()[None])[0]
-            change = torch.addcmul(change, drawn, self._deviation(output, order))
-        torch.add(states, change, out=out)
+        return product(self._output_bias, x, self._output_weight, out=self._output)
 
     def _deviation(self, output: Tensor, order: Tensor | None) -> Tensor:
         """Return the standard deviation of the noise of each row, (G, rows, D) or (D,)."""
@@ -206,6 +219,32 @@ class Particles:
         if order is not None:
             deviation = deviation.flatten(0, 1)[order]
         return deviation * self._networks.noise_scale
+
+
+def _network(
+    inputs: Tensor,
+    first: Tensor,
+    middle: list[tuple[Tensor, Tensor]],
+    last_weight: Tensor,
+    last_bias: Tensor,
+    shared: bool,
+) -> Tensor:
+    """Do what `Particles._evaluate` does, without buffers, for the compiler to arrange."""
+    x = silu(torch.bmm(inputs, first))
+    for weight, bias in middle:
+        x = silu(torch.baddbmm(bias, x.to(weight.dtype), weight))
+    product = torch.addbmm if shared else torch.baddbmm
+    return product(last_bias, x.to(last_weight.dtype), last_weight)
+
+
+@cache
+def _compiled_network() -> Callable[..., Tensor]:
+    from torch._inductor import config
+
+    config.compile_threads = 1  # in this process: no others to be cleared away
+    # One program a number of rows; weights are arguments, so that a new model takes it over.
+    compiled: Callable[..., Tensor] = torch.compile(_network, dynamic=False)
+    return compiled
 
 
 def _padded(columns: Tensor) -> Tensor:

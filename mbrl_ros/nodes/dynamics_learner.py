@@ -22,11 +22,12 @@ from std_srvs.srv import SetBool, Trigger
 from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.dynamics.delay import DelayEstimator
 from mbrl_ros.dynamics.experience import Experience, ExperienceError
-from mbrl_ros.dynamics.model import Transitions, make_model
+from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model
 from mbrl_ros.dynamics.online import OnlineLearner
-from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
+from mbrl_ros.dynamics.snapshot import MAX_BYTES, SnapshotError, decode, describe, encode
+from mbrl_ros.errors import reason
 from mbrl_ros.robots import load_robot
-from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 from mbrl_ros.ros.conversions import (
     PREDICTED,
     bytes_message,
@@ -37,6 +38,34 @@ from mbrl_ros.ros.diagnostics import ERROR, OK, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
 from mbrl_ros.ros.qos import LATCHED, RECORDING
 from mbrl_ros.ros.runtime import ManagedNode, run
+
+
+def _network_options(kind: str) -> tuple[Parameter, ...]:
+    return (
+        Parameter(f"{kind}.hidden", [200, 200, 200], "Units of each hidden layer."),
+        Parameter(
+            f"{kind}.loss_steps", 1, "How many steps ahead the training loss looks.", 1, 100
+        ),
+        Parameter(
+            f"{kind}.recent_share", 0.1, "Share of a minibatch from the newest steps.", 0.0, 1.0
+        ),
+        Parameter(f"{kind}.capacity", 200_000, "Transitions remembered.", 100, 10_000_000),
+    )
+
+
+# Options of the kinds of this package; those of others run with their defaults.
+OPTIONS = {
+    "gp": (Parameter("gp.max_points", 200, "Points that predictions rest on.", 2, 2000),),
+    "svgp": (
+        Parameter("svgp.max_points", 300, "Points that predictions rest on.", 2, 2000),
+        Parameter("svgp.memory", 5000, "Transitions that count.", 100, 100_000),
+    ),
+    "ensemble": (
+        Parameter("ensemble.members", 5, "Networks.", 1, 64),
+        *_network_options("ensemble"),
+    ),
+    "mlp": _network_options("mlp"),
+}
 
 PARAMETERS = (
     ROBOT,
@@ -85,6 +114,7 @@ PARAMETERS = (
         True,
         "Measure how late commands take effect, and pair states with the actions in force then.",
     ),
+    *(option for options in OPTIONS.values() for option in options),
 )
 
 
@@ -124,8 +154,11 @@ class DynamicsLearner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = load_robot(values["robot"])
+        kind = values["model"]
+        options = {o.name.partition(".")[2]: values[o.name] for o in OPTIONS.get(kind, ())}
+        _check_size(make_model(kind, self._robot, values["seed"], **options), self._robot)
         self._learner = OnlineLearner(
-            lambda: make_model(values["model"], self._robot, values["seed"]), _QUALITY_WINDOW
+            lambda: make_model(kind, self._robot, values["seed"], **options), _QUALITY_WINDOW
         )
         self._quality = self._learner.quality()
         self._slices = values["slices"]
@@ -193,7 +226,9 @@ class DynamicsLearner(ManagedNode):
             try:
                 info = decode(Path(model_file).read_bytes(), model, self._robot)
             except (OSError, SnapshotError) as error:
-                raise ValueError(f"parameter 'model_file': {model_file}: {error}") from None
+                raise ValueError(
+                    f"parameter 'model_file': {model_file}: {reason(error)}"
+                ) from None
             self.get_logger().info(f"starting from {model_file}: {info.transitions} transitions")
             delay = info.delay or delay
         if self._experience is not None:
@@ -406,7 +441,7 @@ class DynamicsLearner(ManagedNode):
             temporary.replace(path)
             response.success, response.message = True, str(path)
         except OSError as error:
-            response.success, response.message = False, f"{path}: {error}"
+            response.success, response.message = False, f"{path}: {reason(error)}"
         return response
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -463,6 +498,16 @@ class DynamicsLearner(ManagedNode):
                 "update_ms_median": median,
                 "update_ms_max": update_ms[-1] if update_ms else float("nan"),
             },
+        )
+
+
+def _check_size(model: DynamicsModel, robot: RobotSpec) -> None:
+    """Refuse networks that the planner would not accept, before they are trained."""
+    size = len(encode(model, describe(robot, model, float("nan"))))
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"parameters '{model.kind}.*': a model of {size} bytes is too large to be sent, at "
+            f"most {MAX_BYTES} are; use fewer or narrower layers, or fewer members"
         )
 
 

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
+from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
@@ -30,7 +32,9 @@ from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.goals import Goals
+from mbrl_ros.planning.limits import Limits
 from mbrl_ros.planning.noise import random_actions
+from mbrl_ros.planning.objective import CostError
 from mbrl_ros.planning.planner import (
     Plan,
     Planner,
@@ -41,7 +45,7 @@ from mbrl_ros.planning.planner import (
 )
 from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.robots import load_robot
-from mbrl_ros.robots.spec import NANOSECONDS
+from mbrl_ros.robots.spec import NANOSECONDS, Exploration, RobotSpec
 from mbrl_ros.ros.conversions import (
     named_values,
     read_named_values,
@@ -49,7 +53,7 @@ from mbrl_ros.ros.conversions import (
     to_time,
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
-from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, as_float, declare
 from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
@@ -132,6 +136,20 @@ PARAMETERS = (
         0.0,
     ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
+    Parameter(
+        "exploration_weight",
+        -1.0,
+        "Reward, in units of cost, for each nat that a step is expected to tell the model; -1: as "
+        "the robot's file says (cost.exploration), which is 0 unless given.",
+        -1.0,
+    ),
+    Parameter(
+        "exploration_half_life",
+        0.0,
+        "Transitions after which that weight has halved; 0: as the robot's file says, 100 unless "
+        "given.",
+        0.0,
+    ),
 )
 
 GOAL_PARAMETERS = ("goal", "goal_weights", "waypoints", "waypoint_dwell", "goal_trajectory")
@@ -153,12 +171,20 @@ class MpcPlanner(ManagedNode):
         super().__init__("mpc_planner")
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
-        self._robot = robot = load_robot(values["robot"])
+        robot = _exploring(
+            load_robot(values["robot"]),
+            values["exploration_weight"],
+            values["exploration_half_life"],
+        )
+        self._robot = robot
         self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
         self._kind = values["model"]
         self._planner = self._make_planner(values)
-        make_model(self._kind, robot)  # refuses an unknown kind now, not when a model comes
+        # What cannot be used is refused now, not when a model comes.
+        known = make_model(self._kind, robot)
+        if robot.cost.exploration is not None and robot.cost.exploration.weight:
+            _check_novelty(known, robot)
         self._exploration = random_actions(
             [dimension.bounds[0] for dimension in robot.command.dimensions],
             [dimension.bounds[1] for dimension in robot.command.dimensions],
@@ -196,7 +222,9 @@ class MpcPlanner(ManagedNode):
         self._discarded = 0
         self._rejected = 0
         self._rejected_models = 0
+        self._left_to_guard = False
         self._stage_cost = float("nan")
+        self._limits = Limits(robot, self._planner.horizon)
         self._plan_ms: deque[float] = deque(maxlen=_WINDOW)
 
         self._actions = self.create_publisher(JointState, "action", LATEST)
@@ -245,8 +273,12 @@ class MpcPlanner(ManagedNode):
                 self._set_goal_parameter(self._goals, name, value)
             except ValueError as error:
                 raise ParameterError(f"parameter '{name}': {error}") from None
+        self.add_pre_set_parameters_callback(self._floats)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def _floats(self, parameters: list[RosParameter]) -> list[RosParameter]:
+        return [as_float(p) if p.name in GOAL_PARAMETERS else p for p in parameters]
 
     def _set_goal_parameter(self, goals: Goals, name: str, value: Any) -> None:
         """Set what a parameter stands for; raises ValueError if it cannot be used."""
@@ -284,6 +316,7 @@ class MpcPlanner(ManagedNode):
             if parameter.name in GOAL_PARAMETERS:
                 # The plan stays: the next tick bends it towards the new goal.
                 self._set_goal_parameter(self._goals, parameter.name, parameter.value)
+                self._limits.forget_promises()
                 self.get_logger().info(f"{parameter.name}: {_shown(parameter.value)}")
 
     def _on_goal(self, message: JointState) -> None:
@@ -308,7 +341,8 @@ class MpcPlanner(ManagedNode):
             model = make_model(self._kind, self._robot)
             try:
                 info = decode(data, model, self._robot)
-                self._planner.prepare(model)
+                for remark in self._planner.prepare(model):
+                    self.get_logger().info(remark)
             except SnapshotError as error:
                 self._rejected_models += 1
                 self.get_logger().error(f"model refused, the old one stays: {error}")
@@ -352,31 +386,46 @@ class MpcPlanner(ManagedNode):
             return
         self._waiting = None
         begin = time.perf_counter()
-        action = self._choose(stamp, state, model)
+        action, problem = self._choose(stamp, state, model)
         if action is None:
+            self._limits.forget_promises()
             return
         self._last_action = named_values(stamp, self._robot.action_names, action)
         self._actions.publish(self._last_action)
-        self._plan_ms.append(1e3 * (time.perf_counter() - begin))
-        self._count(stamp)
+        seconds = time.perf_counter() - begin
+        self._plan_ms.append(1e3 * seconds)
+        missed = self._count(stamp)
         self._delay.answered(stamp, action)
         self._awaiting_applied = True
         self._publish_plan(stamp)
+        self._limits.arrived(stamp, state, self._stage_cost)
+        if problem is not None:
+            self._limits.ticked(seconds, missed, self._plan is not None and self._plan.hurried)
+            self._watch(stamp, problem, model)
 
-    def _choose(self, stamp: int, state: list[float], model: DynamicsModel) -> list[float] | None:
-        """Return the action (A,) for this state, or None to leave the robot to the guard."""
+    def _choose(
+        self, stamp: int, state: list[float], model: DynamicsModel
+    ) -> tuple[list[float] | None, Problem | None]:
+        """Return the action (A,) for this state, or None to leave the robot to the guard.
+
+        And the problem that a new plan solves; None where there is none.
+        """
         present = torch.tensor(state, dtype=torch.float32)
         left = self._goals.left
-        goal = self._goals.at(stamp, state, self._planner.horizon)
+        rows = self._goals.at(stamp, state, self._planner.horizon)
+        goal = torch.tensor(rows, dtype=torch.float32)
         if self._goals.left < left:
-            self.get_logger().info(f"way point reached; the next: {self._goals.goal}")
+            self._limits.forget_promises()
+            self.get_logger().info(
+                f"way point reached; now {self._goals.waypoint}: {self._goals.goal}"
+            )
         goal_now = goal if goal.ndim == 1 else goal[0]
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
             action = self._exploration[self._ticks % _EXPLORATION_STEPS]
-            self._stage_cost = self._planner.objective.now(present, action, goal_now)
-            return [float(value) for value in action]
+            self._stage_cost = self._cost_now(present, action, goal_now)
+            return [float(value) for value in action], None
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
         start, before, fraction = self._delay.start_of_plan(stamp, present, model)
@@ -388,29 +437,65 @@ class MpcPlanner(ManagedNode):
             seed=self._seed * 1_000_003 + self._ticks,
             time_budget=self._time_budget,
         )
+        solved: Problem | None = problem
         try:
             self._plan = self._planner.plan(problem, model, self._plan)
-            self._failed_in_a_row = 0
+            self._failed_in_a_row, self._left_to_guard = 0, False
             self._discarded += self._plan.discarded
-        except PlanningError as error:
+        except (PlanningError, CostError) as error:
             self._failed += 1
             self._failed_in_a_row += 1
-            self.get_logger().error(f"no plan: {error}", throttle_duration_sec=1.0)
             if self._plan is None or self._failed_in_a_row > _MAX_FALLBACKS:
                 self._plan = None
-                return None
-            self._plan = self._plan.shifted()
+                if not self._left_to_guard:
+                    self._left_to_guard = True
+                    self.get_logger().error(f"no plan: {error}; the robot is left to the guard")
+                return None, None
+            self.get_logger().error(
+                f"no plan: {error}; following the last one", throttle_duration_sec=1.0
+            )
+            self._plan, solved = self._plan.shifted(), None
         action = self._plan.actions[0]
-        self._stage_cost = self._planner.objective.now(present, action, goal_now)
-        return [float(value) for value in action]
+        self._stage_cost = self._cost_now(present, action, goal_now)
+        return [float(value) for value in action], solved
 
-    def _count(self, stamp: int) -> None:
-        """Count the tick, and as missed every tick without an action in its own period."""
+    def _cost_now(self, state: Tensor, action: Tensor, goal: Tensor) -> float:
+        try:
+            return self._planner.objective.now(state, action, goal)
+        except CostError:  # the plan has failed of it as well
+            return math.nan
+
+    def _watch(self, stamp: int, problem: Problem, model: DynamicsModel) -> None:
+        """Note what a plan says of the next state and of its cost, to be compared later."""
+        plan = self._plan
+        if plan is None or not self._limits.due(stamp):
+            return
+        action = torch.lerp(plan.actions[0], problem.previous_action, problem.delay_fraction)
+        _, variance = model.predict(plan.states[:1], action[None])
+        whole = math.floor(self._delay.delay / self._robot.period)
+        promised = self._planner.objective.running_cost(
+            plan.states[:, None], plan.actions[:, None], problem.goal, problem.previous_action
+        )
+        self._limits.expect(
+            stamp + (whole + 1) * self._period,
+            plan.states[0],
+            plan.states[1],
+            variance[0],
+            float(promised[0]),
+        )
+
+    def _count(self, stamp: int) -> int:
+        """Count the tick, and as missed every tick without an action in its own period.
+
+        Returns how many were missed.
+        """
         skipped = (stamp - self._answered) // self._period - 1 if self._answered >= 0 else 0
         late = self.get_clock().now().nanoseconds - stamp > self._period
-        self._missed += max(skipped, 0) + int(late)
+        missed = max(skipped, 0) + int(late)
+        self._missed += missed
         self._ticks += 1
         self._answered = stamp
+        return missed
 
     def _on_applied(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
@@ -452,31 +537,42 @@ class MpcPlanner(ManagedNode):
             text = "waiting for the first state"
         else:
             text = "planning" if self._plan is not None else "moving at random"
-        late = self._ticks and self._missed > 0.05 * self._ticks
-        if late:
-            text += "; planner too slow: fewer samples, a shorter horizon or fewer iterations"
+        if self._left_to_guard:
+            text = "no plan: the robot is left to the guard"
+        phase = text
+        verdict = self._limits.verdict(self._planner.objective.goal_weight.tolist())
+        if verdict.text:
+            text += f"; {verdict.text}"
         model_age = time.monotonic() - self._model_came
         moved = self._moved_since * self._robot.period
         silent = min(moved, model_age) > _MODEL_SILENCE
         if silent:
             # The learner has died, is paused, or the link to it is broken: nobody waits for it.
             text += f"; no model for {model_age:.0f} s, going on with the one there is"
+        # A model that is not good enough yet is no fault: it is being learned.
+        late = verdict.limited_by == "planner" or self._left_to_guard
         bad = late or silent or self._failed or self._rejected or self._rejected_models
         nothing = float("nan")
         return (
             WARN if bad else OK,
             text,
             {
-                "phase": text.split(";")[0],
+                "phase": phase,
+                "limited_by": verdict.limited_by,
                 "ticks": self._ticks,
                 "deadline_misses": self._missed,
                 "plan_ms_median": times[len(times) // 2] if times else nothing,
                 "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
                 "plan_ms_max": times[-1] if times else nothing,
                 "goal": ", ".join(f"{value:g}" for value in self._goals.goal),
+                "waypoint": self._goals.waypoint,
                 "waypoints_left": self._goals.left,
                 "stage_cost": self._stage_cost,
                 "predicted_cost": self._plan.cost if self._plan else nothing,
+                "promised_cost": verdict.promised_cost,
+                "realised_cost": verdict.realised_cost,
+                "prediction_error": verdict.prediction_error,
+                "hurried_share": verdict.hurried_share,
                 "effective_samples": self._plan.effective_samples if self._plan else nothing,
                 "iterations": self._plan.iterations if self._plan else 0,
                 "samples": self._plan.samples if self._plan else 0,
@@ -491,6 +587,25 @@ class MpcPlanner(ManagedNode):
                 "rejected_models": self._rejected_models,
             },
         )
+
+
+def _exploring(robot: RobotSpec, weight: float, half_life: float) -> RobotSpec:
+    """Return the robot with another exploration term; negative, zero: as it is."""
+    exploration = robot.cost.exploration or Exploration(0.0)
+    if weight >= 0.0:
+        exploration = replace(exploration, weight=weight)
+    if half_life > 0.0:
+        exploration = replace(exploration, half_life=half_life)
+    return replace(robot, cost=replace(robot.cost, exploration=exploration))
+
+
+def _check_novelty(model: DynamicsModel, robot: RobotSpec) -> None:
+    try:
+        model.novelty(torch.zeros(1, len(robot.state)), torch.tensor([robot.safe_action]))
+    except ValueError as error:
+        raise ParameterError(
+            f"exploration: {error}; choose another model, or exploration_weight 0.0"
+        ) from None
 
 
 def _shown(value: Any) -> str:

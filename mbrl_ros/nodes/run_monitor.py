@@ -12,14 +12,16 @@ import time
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterEvent
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import ParameterEvent, ParameterValue
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
+from mbrl_ros.errors import told
+from mbrl_ros.planning.goals import Goals
 from mbrl_ros.report import RunRecord, draw
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
@@ -40,7 +42,12 @@ PARAMETERS = (
     Parameter("settings", "{}", "JSON object that the report repeats: how the run was started."),
 )
 
+# Parameters of the planner that the goal in force follows from, in the order of their effect.
+_GOALS = ("goal", "waypoint_dwell", "waypoints", "goal_trajectory")
 _LINE_EVERY = 5.0  # robot seconds between two lines of the story
+
+
+_LIMITED = {"planner": ": planner too slow", "model": ": model not good enough yet"}
 
 
 class RunMonitor(ManagedNode):
@@ -69,6 +76,10 @@ class RunMonitor(ManagedNode):
         self._second_goal = list(goal_values["second_goal"])
         self._second_goal_after = values["second_goal_after"] or math.inf
         self._record = RunRecord(robot, list(goal_values["goal"]), values["duration"] or math.inf)
+        # As the planner has them: both follow the same states.
+        self._goals = Goals(robot)
+        self._goals.set_goal(goal_values["goal"])
+        self._asked = False  # the planner, for its way points
         self._planner_name = peer_name(self, "mpc_planner")
         self._learner_name = peer_name(self, "dynamics_learner")
         self._planner: dict[str, str] = {}
@@ -111,6 +122,7 @@ class RunMonitor(ManagedNode):
         self._last_progress = time.monotonic()
         if not record.times or ended:
             return
+        self._follow_goal(to_nanoseconds(message.header.stamp), state)
         label, since, success = record.label, record.reached_since, self._robot.success
         hold = success.hold if success is not None else math.inf
         reached = since is not None and record.now - since >= hold - 1e-9
@@ -130,6 +142,49 @@ class RunMonitor(ManagedNode):
             # Diagnostics come once a second: wait for those that cover the whole run.
             self._settled = time.monotonic() + 1.5
 
+    def _follow_goal(self, stamp: int, state: list[float]) -> None:
+        """Note where way points or a trajectory have moved the goal to."""
+        before = self._goals.waypoint
+        self._goals.at(stamp, state, 1)
+        if self._goals.waypoint != before:
+            self._record.change_goal(self._goals.goal)
+            self._say(f"way point {self._goals.waypoint}: {_shown(self._goals.goal)}")
+        self._record.goal = list(self._goals.goal)
+
+    def _ask_for_goals(self) -> None:
+        """Ask for way points that the planner has been started with."""
+        if self._asked or not self._planner_parameters.services_are_ready():
+            return
+        self._asked = True
+
+        def set_all(future: Future[GetParameters.Response]) -> None:
+            response = future.result()
+            for name, value in zip(_GOALS, response.values if response else [], strict=False):
+                if value.double_array_value or value.double_value:
+                    self._set_goal(name, value)
+
+        self._planner_parameters.get_parameters(list(_GOALS), set_all)
+
+    def _set_goal(self, name: str, value: ParameterValue) -> None:
+        goals, before = self._goals, list(self._goals.goal)
+        numbers = list(value.double_array_value)
+        # The planner has checked them.
+        if name == "waypoint_dwell":
+            goals.dwell = value.double_value
+        elif name == "goal":
+            goals.set_goal(numbers)
+        elif name == "waypoints":
+            goals.set_waypoints(numbers)
+        else:
+            goals.set_trajectory(numbers)
+        if goals.goal == before:
+            return
+        self._record.change_goal(goals.goal)
+        if goals.waypoint:
+            self._say(f"way point {goals.waypoint}: {_shown(goals.goal)}")
+        else:
+            self._say(f"the goal moves to {goals.goal}")
+
     def _on_goal_set(self, future: Future[SetParameters.Response]) -> None:
         response = future.result()
         if response is None or not response.results[0].successful:
@@ -141,11 +196,16 @@ class RunMonitor(ManagedNode):
             for name in self._robot.goal_names
         )
         line = values
+        if self._goals.waypoint:
+            line += f"  way point {self._goals.waypoint} at {_shown(self._goals.goal)},"
+        elif self._goals.moving:
+            line += f"  following {_shown(self._goals.goal)},"
         if self._learner.get("model_transitions", "0") != "0":
             error = float(self._learner["one_step_error"])
             line += f"  model of {self._learner['model_transitions']} transitions,"
             line += f" error {100.0 * error:.1f} %," if math.isfinite(error) else ""
             line += f" plan {float(self._planner.get('plan_ms_median', 'nan')):.0f} ms"
+        line += _LIMITED.get(self._planner.get("limited_by", ""), "")
         self._say(line)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -164,11 +224,11 @@ class RunMonitor(ManagedNode):
         if event.node != self._planner_name:
             return
         for parameter in event.changed_parameters:
-            if parameter.name == "goal":
-                self._record.change_goal(parameter.value.double_array_value)
-                self._say(f"the goal moves to {self._record.goal}")
+            if parameter.name in _GOALS:
+                self._set_goal(parameter.name, parameter.value)
 
     def _on_timer(self) -> None:
+        self._ask_for_goals()
         if self._settled is not None and time.monotonic() > self._settled:
             self.finished.set()
         if time.monotonic() - self._last_progress > self._stall_timeout:
@@ -188,10 +248,14 @@ class RunMonitor(ManagedNode):
                 draw(self._record, Path(self._picture))
                 lines.append(f"wrote {self._picture}")
         except OSError as error:
-            lines.append(f"cannot write: {error}")
+            lines.append(f"cannot write {told(error)}")
             self.exit_status = FAILED
         with contextlib.suppress(OSError):
             print("\n".join(lines), flush=True)
+
+
+def _shown(goal: list[float]) -> str:
+    return f"[{', '.join(f'{value:.3g}' for value in goal)}]"
 
 
 def _seconds(message: JointState) -> float:

@@ -7,9 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 
 
@@ -26,7 +23,8 @@ class Goals:
         self._robot = robot
         self.goal = list(robot.goal_default)  # in force, (G,)
         self.dwell = 0.0  # seconds
-        self._waypoints: list[list[float]] = []
+        self._waypoints: list[list[float]] = []  # still to come
+        self._count = 0  # of all way points
         self._reached_at: int | None = None
         self._trajectory: list[list[float]] = []  # rows of seconds and goal
         self._begun_at: int | None = None
@@ -36,11 +34,21 @@ class Goals:
         """How many way points are still to come after the one in force."""
         return len(self._waypoints)
 
+    @property
+    def waypoint(self) -> str:
+        """Which way point is in force, as in "2 of 3"; empty where there are none."""
+        return f"{self._count - self.left} of {self._count}" if self._count else ""
+
+    @property
+    def moving(self) -> bool:
+        """Whether a trajectory moves the goal."""
+        return bool(self._trajectory)
+
     def set_goal(self, goal: Sequence[float]) -> None:
         """Go to goal (G,). Raises ValueError, with the reason, if it cannot be used."""
         self._check(goal)
         self.goal = [float(value) for value in goal]
-        self._waypoints, self._trajectory = [], []
+        self._waypoints, self._trajectory, self._count = [], [], 0
 
     def set_waypoints(self, flat: Sequence[float]) -> None:
         """Visit way points, one after the other in one list; none: stay with the goal in force.
@@ -50,7 +58,7 @@ class Goals:
         points = self._rows("waypoints", flat, len(self._robot.goal))
         for point in points:
             self._check(point)
-        self._trajectory, self._reached_at = [], None
+        self._trajectory, self._reached_at, self._count = [], None, len(points)
         if points:
             self.goal, *self._waypoints = points
         else:
@@ -68,8 +76,11 @@ class Goals:
         for row in rows:
             self._check(row[1:])
         self._waypoints, self._trajectory, self._begun_at = [], rows, None
+        self._count = 0
 
-    def at(self, stamp: int, state: Sequence[float], horizon: int) -> Tensor:
+    def at(
+        self, stamp: int, state: Sequence[float], horizon: int
+    ) -> list[float] | list[list[float]]:
         """Return the goal (G,), or (H, G) along a trajectory, for a plan from this tick on.
 
         stamp: of the tick, nanoseconds. state (D,): tells whether a way point is reached.
@@ -81,10 +92,10 @@ class Goals:
             period = self._robot.period
             rows = [self._along(begin + period * (step + 1)) for step in range(horizon)]
             self.goal = self._along(begin)
-            return torch.tensor(rows, dtype=torch.float32)
+            return rows
         if self._waypoints:
             self._advance(stamp, state)
-        return torch.tensor(self.goal, dtype=torch.float32)
+        return list(self.goal)
 
     def _advance(self, stamp: int, state: Sequence[float]) -> None:
         if not self._robot.goal_reached(state, self.goal):

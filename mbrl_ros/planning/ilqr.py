@@ -84,11 +84,12 @@ class ILQR(Planner):
     def _polished(self, problem: Problem, model: DynamicsModel, actions: Tensor) -> Plan:
         return polish(self.objective, self, problem, model, actions, self.iterations)
 
-    def prepare(self, model: DynamicsModel) -> None:
+    def prepare(self, model: DynamicsModel) -> list[str]:
         """Let a new model make its buffers for the first plan, and for those after it."""
-        super().prepare(model)
+        remarks = super().prepare(model)
         if self.starts:
             self._rehearse(model, self.starts)
+        return remarks
 
     def _best_start(self, problem: Problem, model: DynamicsModel) -> Tensor:
         """Return the best (H, A) of random sequences around the middle of the bounds."""
@@ -124,11 +125,12 @@ def polish(
     current = system.roll_out(actions.double())
     if not math.isfinite(current.cost):
         raise PlanningError("the trajectory to improve holds values that are not finite")
-    regularisation, done = _LEAST, 0
+    regularisation, done, hurried = _LEAST, 0, False
     expansion: _Expansion | None = None
     for iteration in range(iterations):
         elapsed = time.perf_counter() - begin
         if iteration and elapsed * (iteration + 1) / iteration > problem.time_budget:
+            hurried = True
             break
         done += 1
         if expansion is None:
@@ -156,6 +158,7 @@ def polish(
         current.cost,
         iterations=done,
         samples=system.followed,
+        hurried=hurried,
     )
 
 

@@ -12,9 +12,15 @@ from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.kinds import COSTS
-from mbrl_ros.robots.spec import Obstacle, RobotSpec, SoftBound
+from mbrl_ros.robots.spec import Exploration, Obstacle, RobotSpec, SoftBound
 
 _BARRIER_KNEE = 0.1  # share of a barrier's margin below which it goes on as a parabola
+_LOOKS = 3  # steps of a trajectory at which exploration is judged, which takes a plan's time
+_FADED = 0.01  # share of its weight below which it is not looked at any more
+
+
+class CostError(ValueError):
+    """A cost term of another package that does not do what it must; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Objective:
       `margin` of them;
     - obstacles: weight x (how much nearer than `margin`)^2;
     - reward: - weight x learned reward;
+    - exploration: - weight x what a step would tell the model, in nats, at a few steps that
+      stand for all; it fades with the transitions that the model has seen;
     - terms of other packages (entry points `mbrl_ros.costs`).
 
     The last state of a trajectory also costs terminal: weight x distance to the goal, as above.
@@ -80,6 +88,8 @@ class Objective:
         ]
         if cost.reward:
             self._terms.append(_LearnedReward(cost.reward))
+        if cost.exploration is not None and cost.exploration.weight:
+            self._terms.append(_Exploration(cost.exploration))
         for name, settings in cost.terms.items():
             self._terms.append(_checked(name, COSTS.load(name)(robot, **settings), robot))
 
@@ -110,17 +120,27 @@ class Objective:
 
         goal: (G,), or (H, G) where it changes over time. previous_action (A,): in force before.
         """
+        total = self.running_cost(trajectories, actions, goal, previous_action, model)
+        if self._terminal_weight.any():
+            last = goal[-1] if goal.ndim == 2 else goal
+            total = total + self.terminal_cost(trajectories[-1], last)
+        return total
+
+    def running_cost(
+        self,
+        trajectories: Tensor,
+        actions: Tensor,
+        goal: Tensor,
+        previous_action: Tensor,
+        model: DynamicsModel | None = None,
+    ) -> Tensor:
+        """Return the same without what the last state costs more."""
         if goal.ndim == 2:
             goal = goal[:, None]
         first = previous_action.to(actions).expand(1, *actions.shape[1:])
         before = torch.cat([first, actions[:-1]])
         steps = Steps(trajectories[:-1], actions, trajectories[1:], before, goal, model)
-        total = self.stage_cost(steps).sum(0)
-        if self._terminal_weight.any():
-            total = total + self.terminal_cost(
-                trajectories[-1], goal[-1] if goal.ndim == 3 else goal
-            )
-        return total
+        return self.stage_cost(steps).sum(0)
 
     def _goal_term(self, steps: Steps) -> Tensor:
         return self._distance(steps.states, steps.goal, self.goal_weight)
@@ -176,6 +196,30 @@ class _LearnedReward:
         return steps.model.reward(starts, actions).view(steps.states.shape[:-1]) * -self._weight
 
 
+class _Exploration:
+    def __init__(self, settings: Exploration) -> None:
+        self._weight, self._half_life = settings.weight, settings.half_life
+
+    def __call__(self, steps: Steps) -> Tensor:
+        total, model = torch.zeros_like(steps.states[..., 0]), steps.model
+        if model is None or not model.transitions:
+            return total
+        left = 0.5 ** (model.transitions / self._half_life)
+        if left < _FADED:
+            return total
+        horizon = len(total)
+        count = min(_LOOKS, horizon)
+        weight = -self._weight * left * horizon / count
+        for i in range(count):
+            step = (i + 1) * horizon // count - 1
+            start, action = steps.starts[step], steps.actions[step]
+            found = model.novelty(
+                start.reshape(-1, start.shape[-1]), action.reshape(-1, action.shape[-1])
+            )
+            total[step] = weight * found.view(total.shape[1:])
+        return total
+
+
 def _soft_bound(index: int, bound: SoftBound) -> Term:
     lower, upper = bound.bounds
 
@@ -223,10 +267,14 @@ def _checked(name: str, term: Term, robot: RobotSpec) -> Term:
     """Try a term of another package on steps at rest, and watch its shape for ever."""
 
     def watched(steps: Steps) -> Tensor:
-        cost = term(steps)
+        try:
+            cost = term(steps)
+        except Exception as error:
+            kind = type(error).__name__
+            raise CostError(f"cost term '{name}' failed: {kind}: {error}") from error
         if not isinstance(cost, Tensor) or cost.shape != steps.states.shape[:-1]:
             shape = list(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
-            raise ValueError(
+            raise CostError(
                 f"cost term '{name}' returned {shape}, "
                 f"expected a tensor of {list(steps.states.shape[:-1])}: one cost a step"
             )
@@ -237,5 +285,5 @@ def _checked(name: str, term: Term, robot: RobotSpec) -> Term:
     goal = torch.tensor(robot.goal_default)
     found = watched(Steps(states, actions, states, actions, goal))
     if not found.isfinite().all():
-        raise ValueError(f"cost term '{name}' is not finite at rest: {found[0, 0]}")
+        raise CostError(f"cost term '{name}' is not finite at rest: {found[0, 0]}")
     return watched

@@ -33,6 +33,7 @@ class Plan:
     the weight of the last update (1 to the sample count). discarded: candidates whose
     prediction was not finite. iterations, samples: what the time allowed, over all iterations.
     elites (H, E, A): candidates worth starting from again, where a kind keeps some.
+    hurried: whether the time budget left out some of what was asked for.
     """
 
     actions: Tensor
@@ -43,6 +44,7 @@ class Plan:
     iterations: int = 0
     samples: int = 0
     elites: Tensor | None = None
+    hurried: bool = False
 
     def shifted(self) -> Plan:
         """Return the plan one step later; its last action is held on."""
@@ -101,6 +103,35 @@ class Setting:
             raise ValueError(f"{self.name} is {value}, expected {self.least} to {self.most}")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How candidates are rolled out: in which precision, and whether compiled."""
+
+    precision: str = "float32"
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.precision}, compiled" if self.compiled else self.precision
+
+    def rollout(
+        self,
+        model: DynamicsModel,
+        states: Tensor,
+        actions: Tensor,
+        propagation: str,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Predict trajectories; see DynamicsModel.rollout."""
+        if self.compiled:
+            return model.rollout(
+                states, actions, propagation, generator, self.precision, compiled=True
+            )
+        return model.rollout(states, actions, propagation, generator, self.precision)
+
+
+EAGER = Way()
+
+
 class Planner(ABC):
     """Planning is a function of the problem, the model and the last plan.
 
@@ -154,22 +185,26 @@ class Planner(ABC):
         Raises PlanningError when the model's prediction is not finite for any candidate.
         """
 
-    def prepare(self, model: DynamicsModel) -> None:
-        """Let a new model make what it needs for the first plan, ahead of it."""
+    def prepare(self, model: DynamicsModel) -> list[str]:
+        """Let a new model make what it needs for the first plan, ahead of it.
+
+        Returns what is worth telling a user, each once.
+        """
         self._rehearse(model, rows=1)
+        return []
 
     def _rehearse(
         self,
         model: DynamicsModel,
         rows: int,
         propagation: str = "mean",
-        precision: str = "float32",
+        way: Way = EAGER,
     ) -> float:
         """Predict one step of so many rows; return the seconds that it took."""
         states = torch.zeros(rows, model.features.state_dimensions)
         actions = torch.zeros(1, rows, self.action_dimensions)
         begin = time.perf_counter()
-        model.rollout(states, actions, propagation, precision=precision)
+        way.rollout(model, states, actions, propagation)
         return time.perf_counter() - begin
 
     def _start(self, last: Plan | None) -> Tensor:

@@ -28,11 +28,11 @@ class _Polished(SamplingPlanner):
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
         """Sample, then polish within the time left; keep the better of the two."""
         begin = time.perf_counter()
-        hurried = replace(problem, time_budget=problem.time_budget * (1.0 - self.polish_share))
-        sampled = super().plan(hurried, model, last)
+        first = replace(problem, time_budget=problem.time_budget * (1.0 - self.polish_share))
+        sampled = super().plan(first, model, last)
         left = replace(problem, time_budget=problem.time_budget - (time.perf_counter() - begin))
         if left.time_budget <= 0.0:
-            return sampled
+            return replace(sampled, hurried=True)
         try:
             better = polish(
                 self.objective, self, left, model, sampled.actions, self.polish_iterations
@@ -40,14 +40,16 @@ class _Polished(SamplingPlanner):
         except PlanningError:
             return sampled
         samples = sampled.samples + better.samples
+        hurried = sampled.hurried or better.hurried
         if better.cost >= sampled.cost:
-            return replace(sampled, samples=samples)
+            return replace(sampled, samples=samples, hurried=hurried)
         return replace(
             sampled,
             actions=better.actions,
             states=better.states,
             cost=better.cost,
             samples=samples,
+            hurried=hurried,
         )
 
 

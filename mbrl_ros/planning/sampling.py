@@ -17,19 +17,22 @@ from torch import Tensor
 from mbrl_ros.dynamics.model import PRECISIONS, PROPAGATIONS, DynamicsModel
 from mbrl_ros.planning.objective import Objective
 from mbrl_ros.planning.planner import (
+    EAGER,
     Plan,
     Planner,
     PlanningError,
     Problem,
     Setting,
+    Way,
     actions_in_force,
 )
 
 RISKS = ("mean", "deviation", "cvar")
+OPTIMIZATIONS = ("none", "auto", "compile")
 # Where time is short, candidates are left out by whole parts of all of them, so that buffers
 # are made for few sizes only.
 _PARTS = 8
-# Rehearsals to measure by, and the share of the time that makes less precision worth it.
+# Rehearsals to measure by, and the share of the time that makes another way worth it.
 _REHEARSALS = 5
 _WORTH_IT = 0.8
 # How much each new measurement of time a candidate counts.
@@ -91,9 +94,17 @@ class SamplingPlanner(Planner):
             "precision",
             "float32",
             "What candidates are rolled out in; bfloat16: hidden layers of networks with 8 bits, "
-            "about twice as fast on processors that have such products; auto: measure once, take "
-            "bfloat16 if it is faster. The plan itself is always predicted in float32.",
-            choices=("auto", *PRECISIONS),
+            "about twice as fast on processors that have such products. The plan itself is always "
+            "predicted in float32.",
+            choices=PRECISIONS,
+        ),
+        Setting(
+            "optimize",
+            "none",
+            "auto: measure once, when the first model comes, and roll candidates out in bfloat16 "
+            "or compiled if that is faster by a fifth, so that runs on two machines may differ. "
+            "compile: through torch.compile if that works. none: as `precision` says.",
+            choices=OPTIMIZATIONS,
         ),
     )
     samples: int
@@ -102,6 +113,7 @@ class SamplingPlanner(Planner):
     risk: str
     risk_weight: float
     precision: str
+    optimize: str
 
     def __init__(
         self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
@@ -116,8 +128,8 @@ class SamplingPlanner(Planner):
                 f"risk_weight is {self.risk_weight}, expected a share above 0 and up to 1"
             )
         self._seconds = math.nan  # that one candidate takes
-        self._chosen = "float32" if self.precision == "auto" else self.precision
-        self._measured = self.precision != "auto"
+        self._way = Way(self.precision)
+        self._is_chosen = self.optimize == "none"
 
     def search(self, last: Plan | None) -> Search:
         """Return where the first candidates of a tick are drawn."""
@@ -145,8 +157,10 @@ class SamplingPlanner(Planner):
         generator = torch.Generator().manual_seed(problem.seed)
         search, update = self.search(last), None
         discarded = evaluated = iterations = 0
+        hurried = False
         for iteration in range(self.iterations):
             count = self._affordable(problem.time_budget - (time.perf_counter() - begin))
+            hurried = hurried or count < self.samples
             if count == 0:
                 if update is not None:
                     break
@@ -181,26 +195,64 @@ class SamplingPlanner(Planner):
             iterations,
             evaluated,
             search.elites,
+            hurried,
         )
 
-    def prepare(self, model: DynamicsModel) -> None:
+    def prepare(self, model: DynamicsModel) -> list[str]:
         """Let a new model make its buffers for all candidates, and for one trajectory.
 
-        With precision `auto` the first call also measures which one to use.
+        Unless `optimize` is `none`, the first call also finds out how to roll them out, which
+        takes as long as a compiler does.
         """
-        super().prepare(model)
-        rows, propagation = self.samples * self.particles, self._propagation(model)
-        if not self._measured:
-            taken = {
-                precision: min(
-                    self._rehearse(model, rows, propagation, precision) for _ in range(_REHEARSALS)
+        remarks = super().prepare(model)
+        if not self._is_chosen:
+            remarks += self._choose(model)
+            self._is_chosen = True
+        self._rehearse(model, self._rows, self._propagation(model), self._way)
+        return remarks
+
+    @property
+    def _rows(self) -> int:
+        return self.samples * self.particles
+
+    def _choose(self, model: DynamicsModel) -> list[str]:
+        """Choose the way to roll candidates out; say which, and why not another."""
+        plain, compiled = Way(self.precision), Way(self.precision, compiled=True)
+        if self.optimize == "compile" and not model.compilable:
+            return [f"optimize: compile: model '{model.kind}' has nothing to compile"]
+        ways = [plain]
+        if self.optimize == "auto":
+            ways += [Way(p) for p in PRECISIONS[PRECISIONS.index(self.precision) + 1 :]]
+        if model.compilable:
+            ways.append(compiled)
+        taken, remarks = {}, []
+        for way in ways:
+            try:
+                taken[way] = self._measure(model, way)
+            except Exception as error:  # whatever a compiler, or its absence, may raise
+                if not way.compiled:
+                    raise
+                cause = str(error).strip().partition("\n")[0]
+                remarks.append(
+                    f"optimize: torch.compile does not work here, going on without: "
+                    f"{type(error).__name__}: {cause}"
                 )
-                for precision in PRECISIONS
-            }
-            if taken["bfloat16"] < _WORTH_IT * taken["float32"]:
-                self._chosen = "bfloat16"
-            self._measured = True
-        self._rehearse(model, rows, propagation, self._chosen)
+        best = min(taken, key=lambda way: taken[way])
+        if self.optimize == "compile":
+            self._way = compiled if compiled in taken else plain
+        elif taken[best] < _WORTH_IT * taken[plain]:
+            self._way = best
+        times = ", ".join(f"{way} {1e3 * seconds:.2f} ms" for way, seconds in taken.items())
+        remarks.append(
+            f"optimize: {self._rows} candidates are rolled out in {self._way} (a step: {times})"
+        )
+        return remarks
+
+    def _measure(self, model: DynamicsModel, way: Way) -> float:
+        """Return the least seconds of a few rehearsals, after one that makes what it needs."""
+        propagation = self._propagation(model)
+        self._rehearse(model, self._rows, propagation, way)
+        return min(self._rehearse(model, self._rows, propagation, way) for _ in range(_REHEARSALS))
 
     def _propagation(self, model: DynamicsModel) -> str:
         return model.planning_propagation if self.propagation == "auto" else self.propagation
@@ -226,9 +278,10 @@ class SamplingPlanner(Planner):
         particles = candidates
         if self.particles > 1:
             particles = candidates.repeat_interleave(self.particles, dim=1)
-        states = self._rollout(
-            problem, model, particles, self._propagation(model), generator, self._chosen
-        )
+        way = self._way
+        if way.compiled and particles.shape[1] != self._rows:
+            way = Way(way.precision)  # compiling takes seconds: not on a tick
+        states = self._rollout(problem, model, particles, self._propagation(model), generator, way)
         costs = self._score(problem, model, states, particles)
         # Cost terms need not look at every dimension; what is not finite once stays so.
         costs = torch.where(states[-1].isfinite().all(1), costs, torch.nan)
@@ -263,8 +316,8 @@ class SamplingPlanner(Planner):
         actions: Tensor,
         propagation: str = "mean",
         generator: torch.Generator | None = None,
-        precision: str = "float32",
+        way: Way = EAGER,
     ) -> Tensor:
         in_force = actions_in_force(problem.previous_action, actions, problem.delay_fraction)
         start = problem.state.expand(actions.shape[1], -1)
-        return model.rollout(start, in_force, propagation, generator, precision)
+        return way.rollout(model, start, in_force, propagation, generator)

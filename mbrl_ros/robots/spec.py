@@ -13,6 +13,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from mbrl_ros.errors import reason
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots.message_types import COMMAND_FIELDS as COMMAND_FIELDS
 from mbrl_ros.robots.message_types import FLOAT64_MULTI_ARRAY as FLOAT64_MULTI_ARRAY
@@ -314,6 +315,16 @@ class Obstacle:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class Exploration:
+    """Reward for steps that tell the model something; it fades."""
+
+    weight: NonNegative
+    """Weight on what a step would tell, in nats (`DynamicsModel.novelty`)."""
+    half_life: Positive = 100.0
+    """Transitions after which the weight has halved."""
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class Cost:
     """Weights of the stage cost, by dimension name (see `planning.objective`)."""
 
@@ -333,6 +344,8 @@ class Cost:
     """What to keep away from."""
     reward: NonNegative = 0.0
     """Weight on the learned reward, which counts as negative cost; needs `reward`."""
+    exploration: Exploration | None = None
+    """Reward for what steps would tell the model; none: no such reward."""
     terms: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of cost terms from other packages, by name."""
 
@@ -627,7 +640,7 @@ def load_robot(robot: str) -> RobotSpec:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise RobotError(f"robot file {path}: cannot be read: {error}") from None
+        raise RobotError(f"robot file {path}: cannot be read: {reason(error)}") from None
     except yaml.YAMLError as error:
         raise RobotError(f"robot file {path}: not valid YAML: {error}") from None
     if not isinstance(data, dict):

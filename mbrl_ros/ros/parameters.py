@@ -31,7 +31,7 @@ class Parameter:
     """
 
     name: str
-    default: bool | int | float | str | list[float] | list[str]
+    default: bool | int | float | str | list[float] | list[int] | list[str]
     description: str
     minimum: float | None = None
     maximum: float | None = None
@@ -76,7 +76,10 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
     outside cannot be used.
     """
     values: dict[str, Any] = {}
+    given = getattr(node, "_parameter_overrides", {})
     for parameter in parameters:
+        if parameter.name in given and _is_float(parameter.default):
+            given[parameter.name] = as_float(given[parameter.name])
         try:
             declared: RosParameter[Any] = node.declare_parameter(
                 parameter.name, parameter.default, parameter.descriptor()
@@ -94,6 +97,21 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
         empty = declared.value is None and parameter.default == []
         values[parameter.name] = [] if empty else declared.value
     return values
+
+
+def _is_float(default: object) -> bool:
+    values = default if isinstance(default, list) else [default]
+    return any(isinstance(value, float) for value in values)
+
+
+def as_float(given: RosParameter[Any]) -> RosParameter[Any]:
+    """Return a parameter, whole numbers in it as floats: who types [1, 0] means [1.0, 0.0]."""
+    kinds = RosParameter.Type
+    if given.type_ == kinds.INTEGER:
+        return RosParameter(given.name, kinds.DOUBLE, float(given.value))
+    if given.type_ == kinds.INTEGER_ARRAY:
+        return RosParameter(given.name, kinds.DOUBLE_ARRAY, [float(v) for v in given.value])
+    return given
 
 
 def _range(parameter: Parameter) -> str:
