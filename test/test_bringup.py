@@ -118,7 +118,7 @@ def test_values_may_hold_the_separator():
         ({"picture": "/tmp"}, "picture:=/tmp: is a folder"),
         ({"namespace": "a b"}, "namespace:=a b: expected letters"),
         ({"namespace": "/left/1arm"}, "expected letters"),
-        ({"model_file": "/tmp"}, "model_file:=/tmp: is a folder; expected a model"),
+        ({"model_file": "/tmp"}, "model_file:=/tmp: is a folder; expected the path"),
         ({"model_file": "/nowhere/a.model"}, "there is no such file; `mbrl train` writes one"),
         ({"experience": "/dev/null"}, "experience:=/dev/null: /dev/null is a file"),
         ({"experience": "/dev/null/lived"}, "/dev/null is a file; expected a folder"),

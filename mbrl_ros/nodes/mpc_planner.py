@@ -472,12 +472,11 @@ class MpcPlanner(ManagedNode):
             return
         action = torch.lerp(plan.actions[0], problem.previous_action, problem.delay_fraction)
         _, variance = model.predict(plan.states[:1], action[None])
-        whole = math.floor(self._delay.delay / self._robot.period)
         promised = self._planner.objective.running_cost(
             plan.states[:, None], plan.actions[:, None], problem.goal, problem.previous_action
         )
         self._limits.expect(
-            stamp + (whole + 1) * self._period,
+            stamp + (self._delay.whole_periods + 1) * self._period,
             plan.states[0],
             plan.states[1],
             variance[0],

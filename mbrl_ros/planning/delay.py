@@ -51,6 +51,15 @@ class DelayCompensation:
         """The whole delay, in seconds."""
         return min(self.until_sent + self.actuation, MAX_PERIODS * self._period)
 
+    @property
+    def whole_periods(self) -> int:
+        """How many periods after a state its plan starts."""
+        return math.floor(self._periods + 1e-9)
+
+    @property
+    def _periods(self) -> float:
+        return self.delay / self._period if self._compensate else 0.0
+
     def answered(self, stamp: int, action: Sequence[float]) -> None:
         """Note the action (A,) that answers the state of this stamp, in nanoseconds."""
         self._settle()
@@ -76,8 +85,7 @@ class DelayCompensation:
         share of a period for which it stays in force.
         """
         self._settle()
-        periods = self.delay / self._period if self._compensate else 0.0
-        whole = math.floor(periods + 1e-9)
+        periods, whole = self._periods, self.whole_periods
         period = round(self._period * NANOSECONDS)
         actuation = round(self.actuation * NANOSECONDS)
         if whole:
