@@ -117,12 +117,19 @@ def test_actions_go_out_as_stamped_twists(listener, rover, tmp_path):
     received = []
     listener.node.create_subscription(TwistStamped, "base/cmd_vel", received.append, LATEST)
     actions = listener.node.create_publisher(JointState, "action", LATEST)
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    names = ["east", "heading", "turn_rate", "speed"]
     with node(tmp_path, "command_guard", f"robot:={rover}", "armed:=true"):
-        wait_for(lambda: actions.get_subscription_count() > 0, "a subscriber", 20.0)
+        for publisher in (actions, states):
+            wait_for(lambda p=publisher: p.get_subscription_count() > 0, "a subscriber", 20.0)
         wait_for(lambda: listener.node.count_publishers("base/cmd_vel") > 0, "the guard", 20.0)
 
         def send():
-            actions.publish(named_values(time.time_ns(), ["turn", "drive"], [0.5, 9.0]))
+            stamp = time.time_ns()
+            states.publish(named_values(stamp, names, [0.0, 0.0, 0.0, 0.0]))
+            time.sleep(0.005)
+            actions.publish(named_values(stamp, ["turn", "drive"], [0.5, 9.0]))
+            time.sleep(0.03)
             return any(m.twist.linear.x for m in received)
 
         wait_for(send, "a command", 20.0)

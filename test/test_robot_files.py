@@ -128,6 +128,9 @@ def test_a_check_says_what_comes_in_and_what_goes_out(cartpole_file):
         ({"sensors__joint_states__timeout": 0.02}, "timeout of 0.02 s is shorter than a control"),
         ({"command__topic": "/effort"}, "topic /effort begins with /"),
         ({"success": None}, "a run never counts as solved"),
+        ({"simulation__plant": "steam"}, "sim:=true would not start: simulation.plant: unknown"),
+        ({"simulation__model": "missing.xml"}, "sim:=true would not start: simulation.model"),
+        ({"simulation__settings": {"fog": 1}}, "sim:=true would not start: simulation.settings"),
         ({"state__2__unit": "deg"}, "is in deg; ROS uses SI units"),
         (
             {

@@ -6,7 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mbrl_ros.robots.spec import TWIST, ActionDimension, Bounds, RobotSpec, StateDimension
+from mbrl_ros.robots.spec import (
+    TWIST,
+    ActionDimension,
+    Bounds,
+    RobotError,
+    RobotSpec,
+    StateDimension,
+)
+from mbrl_ros.sim.plant import make_plant
 
 _ALIGN = {
     "interpolate": "interpolated to the tick",
@@ -21,7 +29,7 @@ def explain(robot: RobotSpec) -> list[str]:
     lines = [f"{robot.name}: {robot.description or 'no description'}"]
     lines.append(f"  {robot.control_rate:g} ticks a second, one every {1e3 * robot.period:g} ms")
     if robot.delay:
-        lines.append(f"  about {1e3 * robot.delay:g} ms from measurement to effect")
+        lines.append(f"  about {1e3 * robot.delay:g} ms from a command to its effect")
     lines.append("reads")
     for topic, sensor in robot.sensors.items():
         frame = f", frame {sensor.frame}" if sensor.frame else ""
@@ -57,12 +65,12 @@ def warnings(robot: RobotSpec) -> list[str]:
         if action.slew is None:
             found.append(
                 f"{what} has no slew: it may jump from {action.bounds[0]:g} to "
-                f"{action.bounds[1]:g} {action.unit} at once"
+                f"{action.bounds[1]:g}{_unit(action.unit)} at once"
             )
         if action.field == "position":
             found.append(
                 f"{what} is a position: when anything fails, the robot moves to its safe value "
-                f"{action.safe:g} {action.unit}; see that the way there is free"
+                f"{action.safe:g}{_unit(action.unit)}; see that the way there is free"
             )
         if action.unit in _NOT_SI:
             found.append(f"{what} is in {action.unit}; ROS uses SI units (REP-103)")
@@ -98,6 +106,11 @@ def warnings(robot: RobotSpec) -> list[str]:
     for topic in (*robot.sensors, robot.command.topic):
         if topic.startswith("/"):
             found.append(f"topic {topic} begins with /: a namespace does not move it")
+    if robot.simulation is not None:
+        try:
+            make_plant(robot, seed=0)
+        except RobotError as error:
+            found.append(f"sim:=true would not start: {error}")
     if robot.command.type == TWIST:
         found.append(
             f"{TWIST} carries no time, so that the robot cannot tell an old command; prefer a "
@@ -165,7 +178,7 @@ def _goal_lines(robot: RobotSpec) -> list[str]:
     units = {dimension.name: dimension.unit for dimension in robot.state}
     return [
         f"  goal {goal.dimension}: {goal.default:g} at first, {_span(goal.bounds)} accepted, "
-        f"reached within {goal.tolerance:g} {units[goal.dimension]}"
+        f"reached within {goal.tolerance:g}{_unit(units[goal.dimension])}"
         for goal in robot.goal
     ]
 
@@ -191,6 +204,10 @@ def _cost_lines(robot: RobotSpec) -> list[str]:
         ("terms of other packages", ", ".join(cost.terms)),
     ]
     return [f"  cost, {name}: {text}" for name, text in parts if text]
+
+
+def _unit(unit: str) -> str:
+    return "" if unit in ("", "1") else f" {unit}"
 
 
 def _span(bounds: Bounds) -> str:

@@ -402,7 +402,7 @@ name: {name}
 description: ""               # one sentence for people
 
 control_rate: {rate:g}        # Hz: state, plan and command once per period
-delay: 0.0                    # s from a measurement to the effect of its command, if you know it
+delay: 0.0                    # s from when a command is sent to when it moves the robot, if known
 
 sensors:                      # topic (relative to the namespace): what it carries
   # timeout: s without a message until the robot is stopped
