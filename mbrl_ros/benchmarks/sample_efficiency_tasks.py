@@ -4,15 +4,26 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
-from mbrl_ros.benchmarks.logs import MissingPackage
+import torch
+from torch import Tensor
+
+from mbrl_ros.benchmarks.logs import INSTALL, MissingPackage
 from mbrl_ros.benchmarks.sample_efficiency import Agent, Task
+from mbrl_ros.dynamics.ensemble import Ensemble
+from mbrl_ros.dynamics.features import FeatureMap
+from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, evaluate, train
 from mbrl_ros.imagination.dyna_q import DynaQ, Settings, agent_for, interact
 
 _LONGEST = 200  # steps of an episode that is evaluated in a maze
 _EVALUATIONS = 60  # of each run in the Dyna maze
+_EVERY, _EPISODES = 250, 10  # steps between evaluations of CartPole-v1, and episodes of each
+_MANY_UPDATES = 4000  # steps after which CartPole-v1 has long been learned by many updates each
+_JUDGE_SEED = 1_000_000  # of the episodes of evaluations
 _MARKS = 100  # points of each run in a maze that changes
 
 
@@ -72,6 +83,49 @@ def _changing(planning_steps: int, bonus: float) -> Settings:
     return Settings(planning_steps=planning_steps, step_size=0.7, bonus=bonus)
 
 
+# -- CartPole-v1 ------------------------------------------------------------------------------
+
+
+def _fell(states: Tensor, actions: Tensor, after: Tensor) -> Tensor:
+    """Return where CartPole-v1 ends an episode: the cart is off the track, or the pole down."""
+    return (after[:, 0].abs() > 2.4) | (after[:, 2].abs() > math.radians(12.0))
+
+
+def _one_a_step(states: Tensor, actions: Tensor, after: Tensor) -> Tensor:
+    return torch.ones(len(states))
+
+
+def _cartpole(imagining: bool, most: int | None = None, **settings: Any) -> Agent:
+    """Evaluate the greedy policy now and then while an agent learns CartPole-v1.
+
+    most: steps that are made at most.
+    """
+
+    def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
+        environment, judge = _gymnasium("CartPole-v1"), _gymnasium("CartPole-v1")
+        model = None
+        if imagining:
+            features = FeatureMap([False] * 4, action_dimensions=2)
+            model = Ensemble(features, hidden=(64, 64), seed=seed)
+        agent = DeepDynaQ(4, 2, model, _one_a_step, _fell, seed, **settings)
+        for step in train(agent, environment, min(steps, most or steps), seed):
+            if step % _EVERY == 0:
+                found = evaluate(agent.greedy, judge, _EPISODES, _JUDGE_SEED)
+                yield step, statistics.mean(found)
+
+    return learn
+
+
+def _gymnasium(name: str) -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise MissingPackage(
+            f"it needs Gymnasium, which cannot be imported ({error}); install it with: {INSTALL}"
+        ) from None
+    return gymnasium.make(name)
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -111,6 +165,20 @@ TASKS = {
                 "dyna-q+": _gains("shortcut_maze", _changing(50, 1e-3)),
             },
             change=3000,
+        ),
+        Task(
+            "cartpole-v1",
+            "mean return of the greedy policy",
+            steps=10_000,
+            quick_steps=1500,
+            seeds=5,
+            agents={
+                "dqn": _cartpole(imagining=False),
+                # As many updates as deep Dyna-Q: what is left is what the model is worth.
+                "dqn-6-updates": _cartpole(imagining=False, most=_MANY_UPDATES, updates=6),
+                "deep-dyna-q": _cartpole(imagining=True, most=_MANY_UPDATES),
+            },
+            target=475.0,
         ),
     )
 }
