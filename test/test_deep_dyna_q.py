@@ -14,7 +14,7 @@ from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, evaluate, train
 
 LENGTH = 4
-SMALL = {"hidden": 32, "learning_rate": 3e-3, "discount": 0.9, "averaging": 0.05}
+SMALL = {"hidden": 32, "batch_size": 64, "learning_rate": 3e-3, "discount": 0.9, "averaging": 0.05}
 
 
 class Corridor:
@@ -80,7 +80,7 @@ def error(agent):
 @pytest.mark.parametrize("target", ["double", "single"])
 def test_dqn_finds_what_actions_are_worth(target):
     agent = DeepDynaQ(1, 2, target=target, warmup=100, exploration=1.0, **SMALL)
-    for _ in train(agent, Corridor(), 1000, seed=0):
+    for _ in train(agent, Corridor(), 800, seed=0):
         pass
     assert error(agent) < 0.1
     assert evaluate(agent.greedy, Corridor(), 2, seed=0) == [1.0, 1.0]
