@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single nodes as processes: what they do with good and bad messages."""
 
+import json
 import math
 import os
 import signal
@@ -541,7 +542,7 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
             time.sleep(0.2)
             return actions
 
-        wait_for(answered, "the guard and the model", 30.0)
+        wait_for(answered, "the guard and the model")
         actions.clear()
         wait_for(lambda: diagnosis.values.get("phase") == "planning", "the plan", 20.0)
         for _ in range(3):
@@ -571,7 +572,7 @@ def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
         return answered[0].result().results[0]
 
     with node(tmp_path, "mpc_planner", "goal:=[1, 0]"):
-        wait_for(lambda: diagnosis.values.get("goal") == "1, 0", "whole numbers at start", 20.0)
+        wait_for(lambda: diagnosis.values.get("goal") == "1, 0", "whole numbers at start")
         assert put("goal", [0, 0]).successful
         wait_for(lambda: diagnosis.values["goal"] == "0, 0", "whole numbers later", 10.0)
         assert put("goal_weights", [3, 1]).successful
@@ -587,6 +588,32 @@ def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
             assert reason in refused.reason
         assert put("waypoints", [1, 0, 0, 0]).successful
         wait_for(lambda: diagnosis.values["waypoint"] == "1 of 2", "the way point", 10.0)
+
+
+def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpole):
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
+    points = "waypoints:=[0.5, 0.0, -0.5, 0.0]"
+    with (
+        node(tmp_path, "mpc_planner", points),
+        node(tmp_path, "run_monitor", f"report:={tmp_path / 'run.json'}") as monitor,
+    ):
+        matched(applied)
+        wait_for(lambda: "way point 1 of 2: [0.5, 0]" in monitor.output, "the first")
+        wait_for(lambda: states.get_subscription_count() > 1, "both subscribers", 20.0)
+        for tick, position in enumerate((0.0, 0.2, 0.5, 0.4)):
+            values = [position, 0.0, 0.0, 0.0]
+            applied.publish(named_values(tick * PERIOD, cartpole.action_names, [0.0]))
+            time.sleep(0.2)
+            states.publish(named_values(tick * PERIOD, cartpole.state_names, values))
+            time.sleep(0.2)
+            reached = "way point 2 of 2: [-0.5, 0]" in monitor.output
+            assert reached == (position == 0.5 or tick == 3)
+        monitor.signal(signal.SIGINT)
+        monitor.wait(20.0)
+        report = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert report["goal"] == [-0.5, 0.0]
+    assert report["goal_changes"][0]["reached_after_s"] is not None
 
 
 @pytest.mark.parametrize(
