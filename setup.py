@@ -48,6 +48,7 @@ setup(
         (f"{SHARE}/launch", sorted(glob("launch/*.launch.py"))),
         (f"{SHARE}/config", sorted(glob("config/*.yaml") + glob("config/*.json"))),
         (f"{SHARE}/config/robots", sorted(glob("config/robots/*.yaml"))),
+        (f"{SHARE}/config/tuning", sorted(glob("config/tuning/*.yaml"))),
     ],
     zip_safe=False,
     python_requires=">=3.11",

@@ -278,6 +278,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     if values["part"] == "workstation":
         own["run_monitor"]["stall_timeout"] = _LINK_PATIENCE
     files = [config_directory() / f"{name}.yaml" for name in NODES]
+    files.append(config_directory() / "tuning" / f"{robot.name}.yaml")
     if not simulated:
         files.append(config_directory() / "hardware.yaml")
     if values["params_file"]:

@@ -583,6 +583,38 @@ def bench_control(
             raise _fail(f"--plot {plot}: {reason(error)}", 1) from None
 
 
+@bench.command("learn")
+def bench_learn(
+    robot: Annotated[
+        str, typer.Option(metavar="NAME", help="Shipped robot, YAML file or gym/ENVIRONMENT_ID.")
+    ] = "cartpole",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Kind of model; default: what suits the robot."),
+    ] = None,
+    planner: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Kind of planner; likewise.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs, with seeds 0, 1, ...")] = 10,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The first seconds of it, to see that all works.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Let a robot learn its task from nothing, through the whole graph in lockstep."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import learn
+
+    _check_folder(json_file)
+    try:
+        rows = learn.run(robot, model, planner, seeds, quick, _say)
+    except learn.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(learn.table(rows))
+    _write_json(json_file, learn.plain(rows))
+
+
 @bench.command("sample-efficiency")
 def bench_sample_efficiency(
     json_file: JsonOption = None,
