@@ -25,6 +25,11 @@ def cartpole() -> RobotSpec:
     return load_robot("cartpole")
 
 
+@pytest.fixture(scope="session")
+def crane() -> RobotSpec:
+    return load_robot(str(Path(__file__).parent / "own_robot" / "crane.yaml"))
+
+
 @pytest.fixture
 def cartpole_file(tmp_path: Path):
     """Return a function that writes the cart-pole's file with some entries changed."""

@@ -15,7 +15,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mbrl_ros.robots import RobotSpec
-from mbrl_ros.robots.messages import euler_angles, quaternion
+from mbrl_ros.robots.messages import euler_angles, quaternion, unscaled
 from mbrl_ros.robots.spec import SENSOR_FIELDS
 from mbrl_ros.ros.conversions import (
     MESSAGES,
@@ -148,3 +148,12 @@ def test_commands_set_what_they_say():
 def test_commands_that_do_not_fit_are_refused(type_, message, reason):
     with pytest.raises(ValueError, match=reason):
         read_command(robot(type_, COMMANDS[type_]), message)
+
+
+def test_numbers_are_scaled_to_the_units_of_the_robot(crane):
+    """The crane counts in millimetres and degrees, and is driven in millimetres a second."""
+    message = command_message(crane, STAMP, [0.25])
+    assert list(message.velocity) == pytest.approx([250.0])
+    assert read_command(crane, message) == pytest.approx([0.25])
+    said = unscaled(crane, "crane/encoders", {"0": 0.5, "1": math.pi / 6.0})
+    assert said == pytest.approx({"0": 500.0, "1": 30.0})

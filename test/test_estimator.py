@@ -491,3 +491,18 @@ def test_whatever_the_network_does_states_are_ordered_and_true(cartpole_file, al
     assert estimator.predicted < 20
     assert worst < (0.12 if align == "latest" else 0.01)
     assert estimator.late > 100
+
+
+def test_states_are_in_the_units_of_the_robot_and_not_of_its_sensors(crane):
+    """A trolley at 0.3 m/s, counted in millimetres; a swing of 0.1 rad, in degrees."""
+    estimator = StateEstimator(crane, lockstep=True)
+    for tick in range(20):
+        millimetres, degrees = 300.0 * 0.1 * tick, math.degrees(0.1)
+        estimate = estimator.add(
+            "crane/encoders", tick * 100 * MILLISECOND, {"0": millimetres, "1": degrees}, 0.0
+        )
+    trolley, trolley_speed, swing, swing_speed = estimate.values
+    assert trolley == pytest.approx(0.57)
+    assert trolley_speed == pytest.approx(0.3, rel=0.01)
+    assert swing == pytest.approx(0.1)
+    assert swing_speed == pytest.approx(0.0, abs=0.01)

@@ -19,6 +19,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
+from mbrl_ros.robots.messages import unscaled
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import (
     MESSAGES,
@@ -390,6 +391,7 @@ class Simulator(ManagedNode):
             if noise:
                 reading = {k: v + self._random.gauss(0.0, noise) for k, v in reading.items()}
             sensor = self._robot.sensors[topic]
+            reading = unscaled(self._robot, topic, reading)
             message = sensor_message(sensor.type, self._time, sensor.frame, reading)
             self._messages.append((topic, message))
 

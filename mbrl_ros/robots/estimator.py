@@ -289,9 +289,11 @@ class _Track:
             self._interval += _NEW * (interval - self._interval) if self._interval else interval
         if now is not None and not again:
             self.lag += (_NEW if self.lag else 1.0) * (max(now - stamp, 0) - self.lag)
-        found = {dimension.name: values[dimension.key] for dimension in self._dimensions}
+        found = {d.name: d.scale * values[d.key] for d in self._dimensions}
         all_rates = rates(self.sensor.type, values)
-        moving = {d.name: all_rates[d.key] for d in self._dimensions if d.key in all_rates}
+        moving = {
+            d.name: d.scale * all_rates[d.key] for d in self._dimensions if d.key in all_rates
+        }
         for name, (base, velocity) in self._filters.items():
             found[name] = velocity.velocity if again else velocity.update(stamp, found[base])
             moving.setdefault(base, found[name])

@@ -152,7 +152,7 @@ def _state_line(dimension: StateDimension) -> str:
         source = f"{dimension.field} of joint {dimension.joint}"
     else:
         source = dimension.field or f"value at index {dimension.index}"
-    more = ", an angle that wraps" if dimension.angle else ""
+    more = _scale(dimension.scale) + (", an angle that wraps" if dimension.angle else "")
     if dimension.limits is not None:
         more += f", end stops at {_span(dimension.limits)}"
     if dimension.safe_range is not None:
@@ -164,12 +164,17 @@ def _action_line(dimension: ActionDimension) -> str:
     place = dimension.field or "next value"
     if dimension.joint is not None:
         place += f" of joint {dimension.joint}"
+    place += _scale(dimension.scale)
     slew = f"at most {dimension.slew:g} a second" if dimension.slew else "no slew limit"
     jerk = f", jerk {dimension.jerk:g}" if dimension.jerk else ""
     return (
         f"    {dimension.name} [{dimension.unit}]: {place}, {_span(dimension.bounds)}, "
         f"safe {dimension.safe:g}, {slew}{jerk}"
     )
+
+
+def _scale(scale: float) -> str:
+    return "" if scale == 1.0 else f", {scale:g} each"
 
 
 def _goal_lines(robot: RobotSpec) -> list[str]:

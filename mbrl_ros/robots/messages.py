@@ -30,7 +30,7 @@ from mbrl_ros.robots.message_types import (
 from mbrl_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:
-    from mbrl_ros.robots.spec import RobotSpec
+    from mbrl_ros.robots.spec import Command, RobotSpec
 
 # Data that has no header carries its time, where its sender knows it, in the label of its first
 # dimension: this and nanoseconds. A simulation in lockstep depends on it.
@@ -100,12 +100,22 @@ def stamp_label(stamp: int) -> str:
     return f"{_STAMP_LABEL}{stamp}"
 
 
+def unscaled(robot: RobotSpec, topic: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return values by key, in SI units, as the sensor on `topic` would say them."""
+    scales = {d.key: d.scale for d in robot.state if d.sensor == topic}
+    return {key: value / scales.get(key, 1.0) for key, value in values.items()}
+
+
 def read_command(robot: RobotSpec, message: Any) -> list[float]:
-    """Return the action (A,) that a message on the robot's command topic carries.
+    """Return the action (A,), in its units, that a message on the robot's command topic carries.
 
     Raises ValueError, saying what was expected, if it does not carry exactly that.
     """
-    command = robot.command
+    numbers = _command_numbers(robot.command, message)
+    return [d.scale * number for d, number in zip(robot.command.dimensions, numbers, strict=True)]
+
+
+def _command_numbers(command: Command, message: Any) -> list[float]:
     if command.type == FLOAT64_MULTI_ARRAY:
         values = [float(value) for value in message.data]
         if len(values) != len(command.dimensions):

@@ -50,6 +50,11 @@ def _check_bounds(what: str, bounds: Bounds) -> None:
         )
 
 
+def _check_scale(what: str, scale: float) -> None:
+    if scale == 0.0:
+        raise ValueError(f"{what}: scale is 0, expected what a number in the message amounts to")
+
+
 def _check_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
@@ -102,6 +107,9 @@ class StateDimension:
     or linear_acceleration.x."""
     index: Annotated[int, Field(ge=0)] | None = None
     """Of a Float64MultiArray: the place in its data, from 0 on."""
+    scale: float = 1.0
+    """What a number in the message is multiplied by to be in `unit`: 0.001 for a sensor that
+    counts millimetres, 0.0174533 for degrees, -1 for one that is mounted the other way round."""
     derivative_of: str | None = None
     """Name of another dimension, read from a sensor, of which this one is the time derivative:
     for a robot that does not measure its velocity."""
@@ -122,6 +130,7 @@ class StateDimension:
     @model_validator(mode="after")
     def _check(self) -> StateDimension:
         what = f"state '{self.name}'"
+        _check_scale(what, self.scale)
         if self.limits is not None:
             _check_bounds(f"{what}, limits", self.limits)
         if self.safe_range is not None:
@@ -132,6 +141,8 @@ class StateDimension:
                     raise ValueError(f"{what}: derivative_of and {entry} exclude each other")
             if self.angle:
                 raise ValueError(f"{what}: a derivative does not wrap; leave out angle: true")
+            if self.scale != 1.0:
+                raise ValueError(f"{what}: scale goes with '{self.derivative_of}', not here")
         elif self.sensor is None:
             raise ValueError(f"{what}: expected sensor: TOPIC, or derivative_of: NAME")
         elif self.time_constant is not None:
@@ -161,7 +172,7 @@ class ActionDimension:
     name: str
     """What it is called everywhere: in cost, diagnostics and on the topic `action`."""
     unit: str
-    """SI unit of the value sent: a note for people."""
+    """SI unit: a note for people."""
     bounds: Bounds
     """Lowest and highest value sent."""
     safe: float = 0.0
@@ -175,10 +186,14 @@ class ActionDimension:
     velocity or effort of a joint in a JointTrajectory or JointState."""
     joint: str | None = None
     """Of a JointTrajectory or JointState: the joint's name."""
+    scale: float = 1.0
+    """What a number in the message is multiplied by to be in `unit`: 0.001 for a robot that is
+    commanded in millimetres per second, -1 for a motor that is mounted the other way round."""
 
     @model_validator(mode="after")
     def _check(self) -> ActionDimension:
         _check_bounds(f"action '{self.name}'", self.bounds)
+        _check_scale(f"action '{self.name}'", self.scale)
         if not self.bounds[0] <= self.safe <= self.bounds[1]:
             raise ValueError(
                 f"action '{self.name}': safe value {self.safe} lies outside "

@@ -146,12 +146,13 @@ def sensor_message(type_: str, stamp: int, frame: str, values: Mapping[str, floa
 
 
 def command_message(robot: RobotSpec | GuardedRobot, stamp: int, values: Sequence[float]) -> Any:
-    """Return the message that carries an action (A,) on the robot's command topic.
+    """Return the message that carries an action (A,), in its units, on the robot's command topic.
 
     stamp: nanoseconds. A trajectory has one point, one control period after it was received:
     its own stamp is zero, which is how joint_trajectory_controller is told to start at once.
     """
     command = robot.command
+    values = [v / d.scale for v, d in zip(values, command.dimensions, strict=True)]
     if command.type == FLOAT64_MULTI_ARRAY:
         return Float64MultiArray(data=array.array("d", values))
     if command.type in (TWIST, TWIST_STAMPED):
