@@ -131,6 +131,7 @@ def test_what_cannot_be_used_is_refused():
     refused("discount is 1.5, expected 0.0 to 1.0", 1, 2, discount=1.5)
     refused("learning_rate is nan", 1, 2, learning_rate=math.nan)
     refused("target is 'triple', expected double, single", 1, 2, target="triple")
+    refused("scales are \\(1.0, 0.0\\), expected 2 positive", 2, 2, scales=[1.0, 0.0])
     refused("has no setting 'speed'", 1, 2, speed=1)
     model = Known(FeatureMap([False], 1))
     refused("1 state and 1 action dimensions, expected 1 and 2", 1, 2, model)

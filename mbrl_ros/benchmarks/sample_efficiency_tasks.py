@@ -22,7 +22,7 @@ from mbrl_ros.imagination.dyna_q import DynaQ, Settings, agent_for, interact
 _LONGEST = 200  # steps of an episode that is evaluated in a maze
 _EVALUATIONS = 60  # of each run in the Dyna maze
 _EVERY, _EPISODES = 250, 10  # steps between evaluations of CartPole-v1, and episodes of each
-_MANY_UPDATES = 4000  # steps after which CartPole-v1 has long been learned by many updates each
+_CARTPOLE_SCALES = (2.4, 2.0, 0.2, 2.0)  # m, m/s, rad, rad/s
 _JUDGE_SEED = 1_000_000  # of the episodes of evaluations
 _MARKS = 100  # points of each run in a maze that changes
 
@@ -95,11 +95,8 @@ def _one_a_step(states: Tensor, actions: Tensor, after: Tensor) -> Tensor:
     return torch.ones(len(states))
 
 
-def _cartpole(imagining: bool, most: int | None = None, **settings: Any) -> Agent:
-    """Evaluate the greedy policy now and then while an agent learns CartPole-v1.
-
-    most: steps that are made at most.
-    """
+def _cartpole(imagining: bool, **settings: Any) -> Agent:
+    """Evaluate the greedy policy now and then while an agent learns CartPole-v1."""
 
     def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
         environment, judge = _gymnasium("CartPole-v1"), _gymnasium("CartPole-v1")
@@ -107,8 +104,10 @@ def _cartpole(imagining: bool, most: int | None = None, **settings: Any) -> Agen
         if imagining:
             features = FeatureMap([False] * 4, action_dimensions=2)
             model = Ensemble(features, hidden=(64, 64), seed=seed)
-        agent = DeepDynaQ(4, 2, model, _one_a_step, _fell, seed, **settings)
-        for step in train(agent, environment, min(steps, most or steps), seed):
+        agent = DeepDynaQ(
+            4, 2, model, _one_a_step, _fell, seed, scales=_CARTPOLE_SCALES, **settings
+        )
+        for step in train(agent, environment, steps, seed):
             if step % _EVERY == 0:
                 found = evaluate(agent.greedy, judge, _EPISODES, _JUDGE_SEED)
                 yield step, statistics.mean(found)
@@ -169,14 +168,14 @@ TASKS = {
         Task(
             "cartpole-v1",
             "mean return of the greedy policy",
-            steps=10_000,
+            steps=3000,
             quick_steps=1500,
             seeds=5,
             agents={
                 "dqn": _cartpole(imagining=False),
                 # As many updates as deep Dyna-Q: what is left is what the model is worth.
-                "dqn-6-updates": _cartpole(imagining=False, most=_MANY_UPDATES, updates=6),
-                "deep-dyna-q": _cartpole(imagining=True, most=_MANY_UPDATES),
+                "dqn-6-updates": _cartpole(imagining=False, updates=6),
+                "deep-dyna-q": _cartpole(imagining=True),
             },
             target=475.0,
         ),

@@ -10,8 +10,9 @@ The model sees actions as one-hot vectors.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -28,6 +29,8 @@ from mbrl_ros.imagination.rollouts import Imagination, Reward, Termination
 from mbrl_ros.imagination.sac import configure
 from mbrl_ros.planning.planner import Setting
 
+_LEAST_RATE = 1e-3  # of discounting, in the unit of values
+
 Values = NDArray[np.float64]
 
 
@@ -37,6 +40,7 @@ class DeepDynaQ:
     dimensions: D, of the state. actions: A, how many there are to choose from. model: learns the
     dynamics (and the reward, if no function is given for it), its features having A action
     dimensions; None: DQN. reward, termination: see `Imagination`. seed: of all random numbers.
+    scales: a usual size of each state dimension, which the network divides by; None: all 1.
     The settings' values become attributes. Raises ValueError, naming it, if one cannot be used.
     """
 
@@ -98,6 +102,7 @@ class DeepDynaQ:
         reward: Reward | None = None,
         termination: Termination | None = None,
         seed: int = 0,
+        scales: Sequence[float] | None = None,
         **values: Any,
     ) -> None:
         for name, size in (("dimensions", dimensions), ("actions", actions)):
@@ -112,7 +117,14 @@ class DeepDynaQ:
                     f"the model has {seen[0]} state and {seen[1]} action dimensions, expected "
                     f"{dimensions} and {actions}, one for each action"
                 )
+        scales = (1.0,) * dimensions if scales is None else tuple(scales)
+        if len(scales) != dimensions or not all(0.0 < scale < math.inf for scale in scales):
+            raise ValueError(f"scales are {scales}, expected {dimensions} positive finite numbers")
         self.sizes = sizes
+        self._scales = torch.tensor(scales)
+        # The network predicts values in units of what a reward of 1 at every step adds up to:
+        # its weights need not grow before they can say anything.
+        self._unit = 1.0 / max(1.0 - self.discount, _LEAST_RATE)
         self.model = model
         self.steps = 0  # real ones so far
         self._imagination = None
@@ -148,7 +160,10 @@ class DeepDynaQ:
     @torch.no_grad()
     def values(self, states: Tensor) -> Tensor:
         """Return what each action is worth in states (N, D): (N, A), float32."""
-        return networks(self._network, states.float())[0]
+        return self._unit * self._evaluated(self._network, states)
+
+    def _evaluated(self, network: list[Layer], states: Tensor) -> Tensor:
+        return networks(network, states.float() / self._scales)[0]
 
     def greedy(self, state: Values) -> int:
         """Return the best action in state (D,)."""
@@ -229,11 +244,11 @@ class DeepDynaQ:
         """Take one step on the squared temporal difference, by Huber's loss."""
         states, actions, rewards, after, terminated = batch.columns()
         with torch.no_grad():
-            worth = networks(self._target_network, after)[0]
-            judge = networks(self._network, after)[0] if self.target == "double" else worth
+            worth = self._evaluated(self._target_network, after)
+            judge = self._evaluated(self._network, after) if self.target == "double" else worth
             following = worth.gather(1, judge.argmax(1, keepdim=True))[:, 0]
-            wanted = rewards + self.discount * (1.0 - terminated) * following
-        found = (networks(self._network, states)[0] * actions).sum(1)
+            wanted = rewards / self._unit + self.discount * (1.0 - terminated) * following
+        found = (self._evaluated(self._network, states) * actions).sum(1)
         self._optimiser.zero_grad(set_to_none=True)
         smooth_l1_loss(found, wanted).backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
