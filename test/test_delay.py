@@ -64,13 +64,15 @@ def estimator(first_guess=0.0):
     return DelayEstimator(FeatureMap([True, False], 1), PERIOD, first_guess)
 
 
-@pytest.mark.parametrize("count", [40, 300])
+@pytest.mark.parametrize("count", [30, 300])
 @pytest.mark.parametrize("periods", [0.0, 0.5, 1.5, 2.5])
 def test_a_delay_is_found_from_what_the_robot_did(periods, count):
     for seed in range(3):
         robot, delay = Pendulum(periods, seed, noise=0.005), estimator()
         robot.run(count)
-        delay.update(robot.steps, robot.actions)
+        for _ in range(3):  # looks that agree
+            robot.run(5)
+            delay.update(robot.steps, robot.actions)
         assert delay.delay / PERIOD == pytest.approx(periods, abs=0.2)
 
 
@@ -95,14 +97,16 @@ def test_a_delay_that_changes_is_followed_and_one_that_does_not_stays():
 def test_without_evidence_the_first_guess_stays(ticks, settings):
     robot, delay = Pendulum(1.5, **settings), estimator(first_guess=0.04)
     robot.run(ticks)
-    assert not delay.update(robot.steps, robot.actions)
+    for _ in range(3):
+        assert not delay.update(robot.steps, robot.actions)
     assert (delay.delay, delay.changed) == (40_000_000, 0)
 
 
 def test_a_delay_beyond_all_that_is_looked_at_is_not_exceeded():
     robot, delay = Pendulum(6.0), estimator()
-    robot.run(200)
-    delay.update(robot.steps, robot.actions)
+    for _ in range(20):
+        robot.run(20)
+        delay.update(robot.steps, robot.actions)
     assert 0 <= delay.delay <= MAX_PERIODS * PERIOD
 
 

@@ -21,11 +21,12 @@ MAX_PERIODS = 4.0
 _SPACING = 0.25
 # Steps that are looked at, the newest ones, and fewest that say anything.
 _WINDOW = 300
-_FEWEST = 30
-# By how many nats a delay must explain the steps better than the one in force, and by how many
-# periods it must differ, before it takes its place.
+_FEWEST = 25
+# By how many nats a delay must explain the steps better than the one in force, by how many
+# periods it must differ, and how often in a row this must be found, before it takes its place.
 _EVIDENCE = 10.0
 _NOTICEABLE = 0.25
+_LOOKS = 3
 # Steps per regressor from which on products of state features are regressed on as well.
 _PLENTY = 4
 _MOST_PRODUCTS = 40
@@ -124,21 +125,36 @@ class DelayEstimator:
         self._period = period
         self.delay = round(first_guess * 1e9)  # nanoseconds
         self.changed = 0
+        self._found: list[float] = []  # by the last looks, as long as they agree
 
     def update(self, steps: Steps, actions: ActionHistory) -> bool:
         """Look at the newest steps; return whether the delay in force has changed."""
-        evidence = self._evidence(steps, actions)
-        if evidence is None:
+        found = self._look(steps, actions)
+        if found is None:
+            self._found = []
             return False
-        candidates, scores = evidence
-        best = int(scores.argmax())
-        here = float(np.interp(self.delay, candidates, scores))
-        found = _summit(candidates, scores, best)
-        if scores[best] - here < _EVIDENCE or abs(found - self.delay) < _NOTICEABLE * self._period:
+        near = _NOTICEABLE * self._period
+        self._found = [other for other in self._found if abs(other - found) < 2.0 * near] + [found]
+        if len(self._found) < _LOOKS:
             return False
-        self.delay = round(found)
+        self.delay = round(sum(self._found) / len(self._found))
+        self._found = []
         self.changed += 1
         return True
+
+    def _look(self, steps: Steps, actions: ActionHistory) -> float | None:
+        """Return a delay that is clearly likelier than the one in force, if there is one."""
+        evidence = self._evidence(steps, actions)
+        if evidence is None:
+            return None
+        candidates, scores = evidence
+        best = int(scores.argmax())
+        if best == len(scores) - 1:
+            return None  # it may be anywhere beyond
+        here = float(np.interp(self.delay, candidates, scores))
+        found = _summit(candidates, scores, best)
+        clear = scores[best] - here >= _EVIDENCE
+        return found if clear and abs(found - self.delay) >= _NOTICEABLE * self._period else None
 
     def _evidence(self, steps: Steps, actions: ActionHistory) -> tuple[Array, Array] | None:
         """Return candidates (C,), nanoseconds, and how likely each makes the steps, in nats."""

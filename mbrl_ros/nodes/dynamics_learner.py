@@ -123,7 +123,7 @@ _LOADED = 20_000
 # Slices of training that they get before the robot may move, at most.
 _START_SLICES = 100
 # Steps between two looks at how late commands take effect, and how many are looked at.
-_DELAY_EVERY = 10
+_DELAY_EVERY = 5
 _DELAY_STEPS = 300
 # Updates whose times diagnostics summarise.
 _WINDOW = 10_000
