@@ -65,7 +65,6 @@ class Physics:
         physics = Physics()
         for name in ("cart_mass", "pole_mass", "pole_length", "cart_damping", "hinge_damping"):
             _put_off(physics, name, generator)
-        _put_off(physics, "gain", generator)
         return physics
 
 
