@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,7 @@ from mbrl_ros.ros.conversions import (
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, as_float, declare
 from mbrl_ros.ros.peers import Peers
+from mbrl_ros.ros.planar import PlanarView
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -230,6 +231,7 @@ class MpcPlanner(ManagedNode):
         self._actions = self.create_publisher(JointState, "action", LATEST)
         self._peers = Peers(self, {"action": ["command_guard"]})
         self._plans = self.create_publisher(JointTrajectory, "plan", LATEST)
+        self._view = PlanarView(self, robot, self._change_goal) if robot.planar else None
         self.create_subscription(UInt8MultiArray, "model", self._on_model, LATCHED)
         self.create_subscription(JointState, "goal", self._on_goal, LATEST)
         self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
@@ -321,11 +323,14 @@ class MpcPlanner(ManagedNode):
 
     def _on_goal(self, message: JointState) -> None:
         try:
-            goal = self._robot.changed_goal(self._goals.goal, message.name, message.position)
+            self._change_goal(message.name, message.position)
         except ValueError as error:
             self._rejected += 1
             self.get_logger().error(f"goal refused: {error}", throttle_duration_sec=1.0)
-            return
+
+    def _change_goal(self, names: Sequence[str], values: Sequence[float]) -> None:
+        """Put named values in place of the goal's own; raises ValueError if it cannot be used."""
+        goal = self._robot.changed_goal(self._goals.goal, names, values)
         # By way of the parameter, so that it always shows the goal in force.
         self.set_parameters([RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, goal)])
 
@@ -508,6 +513,8 @@ class MpcPlanner(ManagedNode):
             self._delay.observe((stamp - self._answered) / NANOSECONDS)
 
     def _publish_plan(self, stamp: int) -> None:
+        if self._plan is not None and self._view is not None:
+            self._view.publish(stamp, self._plan.states.tolist(), self._goals.goal)
         if self._plan is None or self._plans.get_subscription_count() == 0:
             return
         message = JointTrajectory(joint_names=self._robot.state_names)
