@@ -133,7 +133,8 @@ PARAMETERS = (
     Parameter(
         "exploration_duration",
         1.0,
-        "Seconds of random actions at the start, when nothing is known.",
+        "Seconds of random actions at the start, when nothing is known; as long as no model has "
+        "come, the same again after a pause as long at the safe action.",
         0.0,
     ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
@@ -197,6 +198,7 @@ class MpcPlanner(ManagedNode):
             math.inf if self._lockstep else float(values["time_budget"]) * robot.period
         )
         self._exploration_ticks = round(values["exploration_duration"] / robot.period)
+        self._bout_ticks = self._exploration_ticks or round(1.0 / robot.period)
         self._declare_goal()
 
         self._models = Succession(self._lockstep)
@@ -408,6 +410,15 @@ class MpcPlanner(ManagedNode):
             self._limits.ticked(seconds, missed, self._plan is not None and self._plan.hurried)
             self._watch(stamp, problem, model)
 
+    def _explore(self) -> Tensor:
+        """Return a random action (A,), or the safe one between two bouts of them.
+
+        While the first model takes its time, a robot that only moves at random drifts away.
+        """
+        if self._ticks // self._bout_ticks % 2:
+            return torch.tensor(self._robot.safe_action)
+        return self._exploration[self._ticks % _EXPLORATION_STEPS]
+
     def _choose(
         self, stamp: int, state: list[float], model: DynamicsModel
     ) -> tuple[list[float] | None, Problem | None]:
@@ -428,9 +439,9 @@ class MpcPlanner(ManagedNode):
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
-            action = self._exploration[self._ticks % _EXPLORATION_STEPS]
+            action = self._explore()
             self._stage_cost = self._cost_now(present, action, goal_now)
-            return [float(value) for value in action], None
+            return action.tolist(), None
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
         start, before, fraction = self._delay.start_of_plan(stamp, present, model)

@@ -86,6 +86,11 @@ def run(factory: Callable[[], ManagedNode]) -> int:
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
+    if threading.active_count() > 1:
+        # A thread that still computes would be torn down within native code, which aborts.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(node.exit_status)
     return node.exit_status
 
 
