@@ -36,7 +36,7 @@ from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.robots.spec import RobotSpec
 
 TRUE = "true"
-_ILQR_ITERATIONS = (1, 2, 5)  # its budgets: it evaluates next to no trajectories
+_ILQR_ITERATIONS = (1, 2, 5, 10)  # its budgets: it evaluates next to no trajectories
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ QUICK = Effort(
     slices=10,
     all_episodes=False,
 )
-FULL = Effort(tuple(TASKS), seeds=3, share=1.0, budgets=3, slices=500, all_episodes=True)
+FULL = Effort(tuple(TASKS), seeds=3, share=1.0, budgets=4, slices=500, all_episodes=True)
 
 
 @dataclass(frozen=True)
@@ -326,6 +326,10 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             )
         costs = [row.cost for row in rows if row.task == task and math.isfinite(row.cost)]
         panel.set_xscale("log")
+        times = [row.median_ms for row in rows if row.task == task]
+        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if min(times) <= t <= max(times)]
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.set_xticks([], minor=True)
         if costs and min(costs) > 0.0 and max(costs) > 5.0 * min(costs):
             panel.set_yscale("log")
         panel.set(title=task, xlabel="median time of a plan, ms")

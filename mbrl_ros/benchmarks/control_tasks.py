@@ -131,6 +131,7 @@ def _running_cheetah() -> RobotSpec:
 
 
 _BUDGETS = (60, 200, 600)
+_SMOOTH_BUDGETS = (*_BUDGETS, 1800)  # as long as iLQR takes to polish
 TASKS = {
     task.name: task
     for task in (
@@ -145,7 +146,7 @@ TASKS = {
             goal=(0.0, 0.0),
             steps=100,
             horizon=25,
-            budgets=_BUDGETS,
+            budgets=_SMOOTH_BUDGETS,
         ),
         ControlTask(
             "arm2",
@@ -158,7 +159,7 @@ TASKS = {
             goal=(1.5, 1.0),
             steps=50,
             horizon=25,
-            budgets=_BUDGETS,
+            budgets=_SMOOTH_BUDGETS,
         ),
         ControlTask(
             "diff_drive",
