@@ -57,7 +57,7 @@ def test_the_shipped_schema_is_that_of_the_code():
 def test_every_entry_of_a_robot_file_is_described():
     schema = robot_schema()
     places = {"robot": schema, **schema["$defs"]}
-    assert len(places) == 13
+    assert {"robot", "Sensor", "StateDimension", "ActionDimension", "Cost"} <= set(places)
     bare = [
         f"{place}.{name}"
         for place, definition in places.items()

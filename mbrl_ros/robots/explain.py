@@ -206,6 +206,13 @@ def _cost_lines(robot: RobotSpec) -> list[str]:
         ),
         ("obstacles", str(len(cost.obstacles)) if cost.obstacles else ""),
         ("learned reward", f"-{cost.reward:g} x {robot.reward}" if cost.reward else ""),
+        (
+            "exploration",
+            f"weight {cost.exploration.weight:g}, halved every {cost.exploration.half_life:g} "
+            "transitions"
+            if cost.exploration
+            else "",
+        ),
         ("terms of other packages", ", ".join(cost.terms)),
     ]
     return [f"  cost, {name}: {text}" for name, text in parts if text]
