@@ -3,6 +3,7 @@
 """Rollouts through a model, soft actor-critic, and both together."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import torch
 
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
+from mbrl_ros.dynamics.snapshot import SnapshotError, write
 from mbrl_ros.imagination import mbpo
 from mbrl_ros.imagination.mbpo import MBPO
 from mbrl_ros.imagination.memory import Batch, Memory
-from mbrl_ros.imagination.policy import Policy
+from mbrl_ros.imagination.policy import Policy, activations, squashed
 from mbrl_ros.imagination.rollouts import Horizon, Imagination
 from mbrl_ros.imagination.sac import SAC
+from mbrl_ros.imagination.snapshot import decode, describe, encode, load
 from mbrl_ros.kinds import MODELS
 
 
@@ -266,6 +269,40 @@ def test_values_look_as_far_ahead_as_the_discount_says():
     assert float(learner.policy.value(states[:1])) == pytest.approx(5.0, abs=0.5)
 
 
+def test_gradients_are_those_of_the_losses():
+    """By automatic differentiation of the losses as the paper writes them."""
+    learner = SAC([False, True], [-1.0, 0.0], [2.0, 1.0], seed=3, hidden=8, batch_size=32)
+    batch = batch_of(32, states=2, actions=2)
+    for _ in range(5):  # so that the target lags behind
+        learner.update(batch)
+    policy, count, temperature = learner.policy, len(batch), learner.temperature
+    states, actions, rewards, after, terminated = batch.columns()
+    generator = torch.Generator()
+    generator.set_state(learner._generator.get_state())
+    noise = torch.randn(2 * count, 2, generator=generator)
+    found = learner.gradient(batch)
+
+    def leaves(layers):
+        return [tuple(t.detach().clone().requires_grad_() for t in layer) for layer in layers]
+
+    actor, critics = leaves(policy.actor), leaves(policy.critics)
+    chosen, density = squashed(activations(actor, policy.inputs(after))[-1][0], noise[:count])
+    value = policy.worth(learner._target, policy.inputs(after), chosen).amin(0)
+    wanted = rewards + learner.discount * (1.0 - terminated) * (value - temperature * density)
+    inputs = policy.inputs(states)
+    judged = policy.worth(critics, inputs, policy.normalised(actions))
+    loss = 0.5 * (judged - wanted.detach()).square().mean(1).sum()
+    chosen, density = squashed(activations(actor, inputs)[-1][0], noise[count:])
+    loss = (
+        loss
+        + (temperature * density - policy.worth(policy.critics, inputs, chosen).amin(0)).mean()
+    )
+    loss.backward()
+    expected = [t.grad.flatten() for layer in (*actor, *critics) for t in layer]
+    expected.append(-(density.detach().mean(0, keepdim=True) + 2 * learner.entropy))
+    assert torch.allclose(found, torch.cat(expected), atol=1e-6, rtol=1e-4)
+
+
 def test_training_repeats_by_seed():
     def trained(seed):
         learner = SAC([False], [-2.0], [2.0], seed=seed, hidden=8, batch_size=16)
@@ -417,3 +454,66 @@ def test_a_step_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         agent.observe(np.zeros(1), np.zeros(1), math.nan, np.zeros(1), False)
     assert agent.steps == 0
+
+
+# -- policies as files ------------------------------------------------------------------------
+
+
+def a_policy_file(robot, goal=(0.0, 0.0)):
+    lower, upper = zip(*(d.bounds for d in robot.command.dimensions), strict=True)
+    learner = SAC(robot.angle_mask, lower, upper, seed=5, hidden=8)
+    for _ in range(3):
+        learner.update(batch_of(16, states=4))
+    return learner.policy, encode(learner.policy, describe(robot, learner, goal, steps=7))
+
+
+def test_a_saved_policy_acts_and_values_alike(cartpole, tmp_path):
+    policy, data = a_policy_file(cartpole)
+    path = tmp_path / "policy.safetensors"
+    write(path, data)
+    found, info = load(path, cartpole)
+    states = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.act(states), policy.act(states))
+    assert torch.equal(found.value(states), policy.value(states))
+    assert (info.robot, info.goal, info.steps, info.updates) == ("cartpole", "0.0,0.0", 7, 3)
+
+
+def test_a_damaged_policy_file_is_refused_wherever_it_is_damaged(cartpole):
+    _, data = a_policy_file(cartpole)
+    for place in range(0, len(data), 97):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        with pytest.raises(SnapshotError):
+            decode(damaged, cartpole)
+    for size in (0, 7, 100, len(data) - 1):
+        with pytest.raises(SnapshotError):
+            decode(data[:size], cartpole)
+
+
+def test_a_policy_of_another_robot_is_refused(cartpole):
+    _, data = a_policy_file(cartpole)
+    with pytest.raises(SnapshotError, match="robot is 'cartpole', expected 'other'"):
+        decode(data, replace(cartpole, name="other"))
+    with pytest.raises(SnapshotError, match=r"control_rate is '20.0', expected '10.0'"):
+        decode(data, replace(cartpole, control_rate=10.0))
+    weaker = replace(cartpole.command.dimensions[0], bounds=(-5.0, 5.0))
+    other = replace(cartpole, command=replace(cartpole.command, dimensions=(weaker,)))
+    with pytest.raises(SnapshotError, match="bounds of actions"):
+        decode(data, other)
+
+
+def test_a_policy_with_a_value_that_is_not_finite_is_refused(cartpole):
+    lower, upper = zip(*(d.bounds for d in cartpole.command.dimensions), strict=True)
+    learner = SAC(cartpole.angle_mask, lower, upper, hidden=8)
+    with torch.no_grad():
+        learner.policy.actor[0][0][0, 0, 0] = math.nan
+    data = encode(learner.policy, describe(cartpole, learner))
+    with pytest.raises(SnapshotError, match=r"actor_weight_0.*not finite"):
+        decode(data, cartpole)
+
+
+def test_weights_of_the_wrong_shape_leave_a_policy_as_it_was():
+    policy, other = Policy([False], [-1.0], [1.0]), Policy([False, False], [-1.0], [1.0])
+    before = policy.snapshot()
+    with pytest.raises(ValueError, match="actor_weight_0"):
+        policy.restore(other.snapshot())
+    assert all(torch.equal(policy.snapshot()[name], before[name]) for name in before)

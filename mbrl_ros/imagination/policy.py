@@ -14,21 +14,24 @@ from torch.nn.functional import softplus
 
 from mbrl_ros.dynamics.features import FeatureMap
 
-_CRITICS = 2
-_LOG_DEVIATION = (-20.0, 2.0)  # bounds of the logarithm of the actor's standard deviation
+CRITICS = 2
+LOG_DEVIATION = (-20.0, 2.0)  # bounds of the logarithm of the actor's standard deviation
 _MAX_LAYERS, _MAX_WIDTH = 9, 2048  # also of a snapshot
 _LOG_2, _HALF_LOG_2_PI = math.log(2.0), 0.5 * math.log(2.0 * math.pi)
 
 Layer = tuple[Tensor, Tensor]  # weight (M, in, out) and bias (M, 1, out) of M networks
 
 
-def networks(layers: Sequence[Layer], inputs: Tensor) -> Tensor:
-    """Evaluate M networks with ReLU units in one set of products: (N, in) -> (M, N, out)."""
-    weight, bias = layers[0]
-    x = torch.baddbmm(bias, inputs.expand(len(weight), -1, -1), weight)
-    for weight, bias in layers[1:]:
-        x = torch.baddbmm(bias, x.relu(), weight)
-    return x
+def activations(layers: Sequence[Layer], inputs: Tensor) -> list[Tensor]:
+    """Evaluate M networks with ReLU units in one set of products, from inputs (N, in).
+
+    Returns what enters each layer, the first (M, N, in), and last what comes out, (M, N, out).
+    """
+    found = [inputs.expand(len(layers[0][0]), -1, -1)]
+    for weight, bias in layers[:-1]:
+        found.append(torch.baddbmm(bias, found[-1], weight).relu_())
+    weight, bias = layers[-1]
+    return [*found, torch.baddbmm(bias, found[-1], weight)]
 
 
 class Policy:
@@ -70,7 +73,7 @@ class Policy:
         generator = torch.Generator().manual_seed(seed)
         inputs, actions = self._features.size, len(self.lower)
         self.actor = _new_layers(1, (inputs, *hidden, 2 * actions), generator)
-        self.critics = _new_layers(_CRITICS, (inputs + actions, *hidden, 1), generator)
+        self.critics = _new_layers(CRITICS, (inputs + actions, *hidden, 1), generator)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -82,8 +85,7 @@ class Policy:
     @torch.no_grad()
     def act(self, states: Tensor) -> Tensor:
         """Return the most likely actions (N, A) in states (N, D), float32, within the bounds."""
-        mean, _ = self.distribution(self.inputs(states))
-        return self.restored(torch.tanh(mean))
+        return self.restored(self._likeliest(self.inputs(states)))
 
     @torch.no_grad()
     def sample(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -98,8 +100,10 @@ class Policy:
         entropy that the policy was trained with.
         """
         inputs = self.inputs(states)
-        actions = torch.tanh(self.distribution(inputs)[0])
-        return self.worth(self.critics, inputs, actions).min(0).values
+        return self.worth(self.critics, inputs, self._likeliest(inputs)).amin(0)
+
+    def _likeliest(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(activations(self.actor, inputs)[-1][0, :, : len(self.lower)])
 
     # -- what training is made of -----------------------------------------------------------
 
@@ -117,30 +121,18 @@ class Policy:
         actions = torch.addcmul(self._middle, normalised, self._half)
         return torch.clamp(actions, self.lower, self.upper)
 
-    def distribution(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and logarithm of the deviation (N, A), before they are squashed."""
-        mean, log_deviation = networks(self.actor, inputs)[0].chunk(2, 1)
-        return mean, log_deviation.clamp(*_LOG_DEVIATION)
-
     def drawn(
         self, inputs: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw normalised actions (N, A); return the logarithms of their densities (N,) too.
-
-        Equation 26 of the paper, with log(1 - tanh(u)^2) as 2 (log 2 - u - softplus(-2 u)),
-        which does not lose its digits.
-        """
-        mean, log_deviation = self.distribution(inputs)
-        noise = torch.randn(mean.shape, generator=generator)
-        raw = torch.addcmul(mean, log_deviation.exp(), noise)
-        density = -0.5 * noise.square() - log_deviation - _HALF_LOG_2_PI
-        squashing = 2.0 * (_LOG_2 - raw - softplus(-2.0 * raw))
-        return torch.tanh(raw), (density - squashing).sum(1)
+        """Draw normalised actions (N, A) and return the logarithms of their densities (N,)."""
+        output = activations(self.actor, inputs)[-1][0]
+        noise = torch.randn(len(output), len(self.lower), generator=generator)
+        return squashed(output, noise)
 
     @staticmethod
     def worth(critics: Sequence[Layer], inputs: Tensor, actions: Tensor) -> Tensor:
         """Return each critic's value (2, N) of normalised actions (N, A) at inputs (N, F)."""
-        return networks(critics, torch.cat([inputs, actions], 1))[..., 0]
+        return activations(critics, torch.cat([inputs, actions], 1))[-1][..., 0]
 
     # -- snapshots --------------------------------------------------------------------------
 
@@ -198,12 +190,27 @@ class Policy:
         shapes = {"lower": [actions], "upper": [actions]}
         for name, count, sizes in (
             ("actor", 1, (inputs, *hidden, 2 * actions)),
-            ("critic", _CRITICS, (inputs + actions, *hidden, 1)),
+            ("critic", CRITICS, (inputs + actions, *hidden, 1)),
         ):
             for i, (before, after) in enumerate(pairwise(sizes)):
                 shapes[f"{name}_weight_{i}"] = [count, before, after]
                 shapes[f"{name}_bias_{i}"] = [count, 1, after]
         return shapes
+
+
+def squashed(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn an actor's output (N, 2 A) and standard normal noise (N, A) into normalised actions.
+
+    The output is mean and log deviation of u, and the action tanh(u). Returns actions (N, A) and
+    the logarithms of their densities (N,) by equation 26 of the paper, with log(1 - tanh(u)^2) as
+    2 (log 2 - u - softplus(-2 u)), which does not lose its digits.
+    """
+    mean, log_deviation = output.chunk(2, 1)
+    log_deviation = log_deviation.clamp(*LOG_DEVIATION)
+    raw = torch.addcmul(mean, log_deviation.exp(), noise)
+    density = -0.5 * noise.square() - log_deviation - _HALF_LOG_2_PI
+    squashing = 2.0 * (_LOG_2 - raw - softplus(-2.0 * raw))
+    return torch.tanh(raw), (density - squashing).sum(1)
 
 
 def _new_layers(count: int, sizes: Sequence[int], generator: torch.Generator) -> list[Layer]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.imagination.memory import Batch
-from mbrl_ros.imagination.policy import Layer, Policy
+from mbrl_ros.imagination.policy import LOG_DEVIATION, Layer, Policy, activations, squashed
 from mbrl_ros.planning.planner import Setting
 
 
@@ -75,61 +75,110 @@ class SAC:
         self.policy = Policy(angle_mask, lower, upper, (self.hidden,) * self.layers, seed)
         self.updates = 0
         self._generator = torch.Generator().manual_seed(seed)
-        self._log_temperature = torch.zeros((), requires_grad=True)
-        own = [tensor for layer in self._layers() for tensor in layer]
-        for tensor in own:
-            tensor.requires_grad_()
-        # Fused, one optimiser takes a tenth of the time of three; and Adam scales each weight's
-        # step by itself, so that who shares it makes no difference.
-        self._optimiser = torch.optim.Adam(
-            [*own, self._log_temperature], lr=self.learning_rate, fused=True
-        )
-        self._target: list[Layer] = [
-            (weight.detach().clone(), bias.detach().clone())
-            for weight, bias in self.policy.critics
-        ]
-
-    def _layers(self) -> list[Layer]:
-        return [*self.policy.actor, *self.policy.critics]
+        # All that is trained lies in one tensor, and its gradient in another, so that the
+        # optimiser and the target's averaging are one operation each.
+        policy = self.policy
+        shapes = [tensor.shape for layer in (*policy.actor, *policy.critics) for tensor in layer]
+        own = [tensor for layer in (*policy.actor, *policy.critics) for tensor in layer]
+        self._trained = torch.cat([*(tensor.flatten() for tensor in own), torch.zeros(1)])
+        self._trained.grad = torch.zeros_like(self._trained)
+        self._log_temperature = self._trained[-1]
+        # Adam scales each weight's step by itself: who shares it makes no difference.
+        self._optimiser = torch.optim.Adam([self._trained], lr=self.learning_rate, fused=True)
+        layers = _layers(self._trained, shapes)
+        count = len(policy.actor)
+        policy.actor, policy.critics = layers[:count], layers[count:]
+        gradients = _layers(self._trained.grad, shapes)
+        self._actor_gradient, self._critics_gradient = gradients[:count], gradients[count:]
+        begin = sum(shape.numel() for shape in shapes[: 2 * count])
+        self._averaged = self._trained[begin:-1]
+        self._target_values = self._averaged.clone()
+        self._target = _layers(self._target_values, shapes[2 * count :])
 
     @property
     def temperature(self) -> float:
         """What a nat of entropy is worth, in units of the reward."""
-        return float(self._log_temperature.detach().exp())
+        return float(self._log_temperature.exp())
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> None:
-        """Take one step on all networks' losses."""
-        self._optimiser.zero_grad(set_to_none=True)
-        self._loss(batch).backward()
+        """Take one step down all networks' losses."""
+        self.gradient(batch)
         self._optimiser.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [tensor for layer in self._target for tensor in layer],
-                [tensor for layer in self.policy.critics for tensor in layer],
-                self.averaging,
-            )
+        self._target_values.lerp_(self._averaged, self.averaging)
         self.updates += 1
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """Return the sum of the losses of critics, actor and temperature (eqs. 5, 9 and 18).
+    @torch.no_grad()
+    def gradient(self, batch: Batch) -> Tensor:
+        """Return the gradient of the sum of all losses by all that is trained.
 
-        No two of them pass gradients to the same tensor, so one backward pass serves all.
+        Of critics, actor and temperature (eqs. 5, 9 and 18): first the actor's layers, then the
+        critics', weight and bias in turn, last the temperature's logarithm. Derived by hand,
+        because of these small networks automatic differentiation takes most of the time.
         """
-        policy = self.policy
+        policy, count = self.policy, len(batch)
         states, actions, rewards, next_states, terminated = batch.columns()
-        temperature = self._log_temperature.detach().exp()
-        with torch.no_grad():
-            after = policy.inputs(next_states)
-            chosen, density = policy.drawn(after, self._generator)
-            value = policy.worth(self._target, after, chosen).amin(0) - temperature * density
-            wanted = rewards + self.discount * (1.0 - terminated) * value
-        inputs = policy.inputs(states)
-        found = policy.worth(policy.critics, inputs, policy.normalised(actions))
-        critics = 0.5 * (found - wanted).square().mean(1).sum()
+        temperature = self._log_temperature.exp()
+        # The actor on next states, then on states.
+        inputs = policy.inputs(torch.cat([next_states, states]))
+        acting = activations(policy.actor, inputs)
+        noise = torch.randn(2 * count, policy.sizes[1], generator=self._generator)
+        chosen, density = squashed(acting[-1][0], noise)
+        value = policy.worth(self._target, inputs[:count], chosen[:count]).amin(0)
+        value -= temperature * density[:count]
+        wanted = rewards + self.discount * (1.0 - terminated) * value
+        # The critics on what was done, then on what the actor would do.
+        moves = torch.cat([policy.normalised(actions), chosen[count:]])
+        judging = activations(policy.critics, torch.cat([inputs[count:].repeat(2, 1), moves], 1))
+        found = judging[-1][..., 0]
 
-        chosen, density = policy.drawn(inputs, self._generator)
-        fixed = [(weight.detach(), bias.detach()) for weight, bias in policy.critics]
-        actor = (temperature * density - policy.worth(fixed, inputs, chosen).amin(0)).mean()
+        error = found[:, :count] - wanted
+        lesser = found[0, count:] <= found[1, count:]
+        slope = torch.cat([error, -torch.stack([lesser, ~lesser]).float()], 1) / count
+        slope = _backward(policy.critics, judging, slope[..., None], self._critics_gradient, count)
+        by_action = slope[:, count:, inputs.shape[1] :].sum(0)
+        # Through a = tanh(u), u = mean + deviation * noise; the density's derivative by u is 2 a.
+        share, own = temperature / count, chosen[count:]
+        by_raw = by_action * (1.0 - own.square()) + 2.0 * share * own
+        log_deviation = acting[-1][0, count:, policy.sizes[1] :]
+        lowest, highest = LOG_DEVIATION
+        free = (log_deviation > lowest) & (log_deviation < highest)
+        by_deviation = (by_raw * noise[count:] * log_deviation.exp() - share) * free
+        slope = torch.cat([by_raw, by_deviation], 1)[None]
+        _backward(policy.actor, [x[:, count:] for x in acting], slope, self._actor_gradient, count)
 
         aim = self.entropy * policy.sizes[1]
-        return critics + actor - self._log_temperature * (density.detach().mean() + aim)
+        assert self._trained.grad is not None
+        self._trained.grad[-1] = -(density[count:].mean() + aim)
+        return self._trained.grad
+
+
+def _backward(
+    layers: Sequence[Layer],
+    entering: Sequence[Tensor],
+    slope: Tensor,
+    gradients: Sequence[Layer],
+    count: int,
+) -> Tensor:
+    """Write the gradient by M networks' layers, of their first `count` rows only.
+
+    entering: see `activations`. slope (M, N, out): of the loss by what comes out. Returns the
+    slope (M, N, in) of the loss by the inputs.
+    """
+    for i in range(len(layers) - 1, -1, -1):
+        weight, bias = gradients[i]
+        torch.bmm(entering[i][:, :count].mT, slope[:, :count], out=weight)
+        torch.sum(slope[:, :count], 1, keepdim=True, out=bias)
+        slope = torch.bmm(slope, layers[i][0].mT)
+        if i:
+            slope *= entering[i] > 0.0
+    return slope
+
+
+def _layers(values: Tensor, shapes: Sequence[torch.Size]) -> list[Layer]:
+    """Return layers whose weights and biases lie one after the other in values, as views."""
+    views, begin = [], 0
+    for shape in shapes:
+        views.append(values[begin : begin + shape.numel()].view(shape))
+        begin += shape.numel()
+    return list(zip(views[::2], views[1::2], strict=True))
