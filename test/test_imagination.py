@@ -368,6 +368,11 @@ def agent_of(model=None, seed=0, **values):
     return MBPO([False], [-1.0], [1.0], model, sac=sac, seed=seed, **values)
 
 
+def train(agent, environment, steps, seed):
+    for _ in mbpo.interact(agent, environment, steps, seed):
+        pass
+
+
 def new_gp(rewards=1):
     return MODELS.load("gp")(FeatureMap([False], 1, rewards), seed=0)
 
@@ -377,18 +382,17 @@ def test_an_agent_learns_from_imagined_steps_and_a_learned_reward_alone(starts):
     # No real step is shown to the policy: dynamics and reward are what the GP made of them.
     agent = agent_of(new_gp(), real_share=0.0, starts=starts, horizon=3, rollouts=64)
     before = np.mean(mbpo.evaluate(agent.policy, Cart(), 5, seed=100))
-    episodes = []
-    mbpo.train(agent, Cart(), 120, seed=0, report=lambda step, found: episodes.append(step))
+    ends = [found is not None for found in mbpo.interact(agent, Cart(), 120, seed=0)]
     after = np.mean(mbpo.evaluate(agent.policy, Cart(), 5, seed=100))
     assert agent.steps == 120
-    assert episodes == [20, 40, 60, 80, 100, 120]
+    assert ends == ([False] * 19 + [True]) * 6
     assert before < -2.0
     assert after > -1.0
 
 
 def test_an_agent_without_a_model_learns_from_real_steps():
     agent = agent_of(updates=4)
-    mbpo.train(agent, Cart(), 160, seed=0)
+    train(agent, Cart(), 160, seed=0)
     assert agent.sac.updates == 4 * 141
     assert np.mean(mbpo.evaluate(agent.policy, Cart(), 5, seed=100)) > -1.0
 
@@ -396,7 +400,7 @@ def test_an_agent_without_a_model_learns_from_real_steps():
 def test_an_agent_repeats_by_seed():
     def trained(seed):
         agent = agent_of(new_gp(), seed=seed, horizon=2, rollouts=8, updates=1)
-        mbpo.train(agent, Cart(), 40, seed=3)
+        train(agent, Cart(), 40, seed=3)
         return agent.policy.snapshot()["actor_weight_0"]
 
     assert torch.equal(trained(1), trained(1))
@@ -423,7 +427,7 @@ def test_the_reward_function_is_what_is_maximised_where_there_is_one():
         real_share=0.0,
         rollouts=64,
     )
-    mbpo.train(agent, Cart(), 60, seed=0)
+    train(agent, Cart(), 60, seed=0)
     assert agent.policy.act(torch.zeros(1, 1))[0, 0] > 0.5
 
 

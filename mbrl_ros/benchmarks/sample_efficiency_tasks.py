@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl_ros.benchmarks import continuous_tasks
 from mbrl_ros.benchmarks.logs import INSTALL, MissingPackage
 from mbrl_ros.benchmarks.sample_efficiency import Agent, Task
 from mbrl_ros.dynamics.ensemble import Ensemble
@@ -179,5 +180,6 @@ TASKS = {
             },
             target=475.0,
         ),
+        *continuous_tasks.TASKS,
     )
 }

@@ -9,7 +9,7 @@ a model it is soft actor-critic on real steps alone, the same code in all else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,6 @@ from mbrl_ros.imagination.sac import SAC, configure
 from mbrl_ros.planning.planner import Setting
 
 Values = NDArray[np.float64]
-Report = Callable[[int, float], None]  # told the real steps so far and an episode's return
 
 
 class MBPO:
@@ -196,12 +195,11 @@ class MBPO:
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
-def train(
-    agent: MBPO, environment: Any, steps: int, seed: int, report: Report = lambda step, found: None
-) -> None:
-    """Let an agent act in a Gymnasium environment for so many steps, and learn.
+def interact(agent: MBPO, environment: Any, steps: int, seed: int) -> Iterator[float | None]:
+    """Let an agent act in a Gymnasium environment and learn; nothing happens until asked on.
 
-    seed: of the environment. report: told of every episode that ends.
+    Yields after every step: the episode's return where one ended, else None. seed: of the
+    environment.
     """
     state, _ = environment.reset(seed=seed)
     agent.begin(state)
@@ -213,8 +211,9 @@ def train(
         agent.learn()
         total += float(reward)
         state = after
-        if terminated or truncated:
-            report(agent.steps, total)
+        over = terminated or truncated
+        yield total if over else None
+        if over:
             total = 0.0
             state, _ = environment.reset()
             agent.begin(state)

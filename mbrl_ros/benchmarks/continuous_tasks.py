@@ -1,0 +1,260 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks of continuous actions for the comparison of sample efficiency, and their agents."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mbrl_ros.benchmarks.control_tasks import TASKS as CONTROL_TASKS
+from mbrl_ros.benchmarks.control_tasks import start_of
+from mbrl_ros.benchmarks.logs import MissingPackage, half_cheetah_environment
+from mbrl_ros.benchmarks.sample_efficiency import Agent, Task
+from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.model import Transitions, make_model
+from mbrl_ros.imagination.mbpo import MBPO, evaluate, interact
+from mbrl_ros.imagination.rollouts import Reward
+from mbrl_ros.kinds import MODELS
+from mbrl_ros.planning.objective import Objective, Steps
+from mbrl_ros.planning.planner import Problem, make_planner
+from mbrl_ros.robots.spec import RobotSpec, load_robot
+
+_EVALUATED = 1_000_000  # from this seed on, apart from those that agents learn with
+_MOST_COST = 30.0  # of a step of the swing-up; the rail goes on for ever, its cost must not
+
+Values = NDArray[np.float64]
+
+
+class SwingUp:
+    """The cart-pole's robot file as an environment, with Gymnasium's `reset` and `step`.
+
+    The plant is that of `mbrl bench control`; the reward is a tenth of the negative stage cost of
+    the robot's file, -3 at least. An episode takes 100 steps (5 s).
+    """
+
+    def __init__(self) -> None:
+        self.task = CONTROL_TASKS["cartpole"]
+        self.robot = self.task.robot()
+        self._plant = self.task.true(self.robot)
+        self._objective = Objective(self.robot)
+        self._goal = torch.tensor(self.task.goal)
+        self._random = np.random.default_rng(0)
+        self._state, self._left = torch.zeros(4).double(), 0
+
+    def reset(self, seed: int | None = None) -> tuple[Values, dict[str, Any]]:
+        """Let the pole hang down, nearly at rest."""
+        if seed is not None:
+            self._random = np.random.default_rng(seed)
+        self._state = start_of(self.task, int(self._random.integers(2**31)))
+        self._left = self.task.steps
+        return self._state.numpy(), {}
+
+    def step(self, action: Values) -> tuple[Values, float, bool, bool, dict[str, Any]]:
+        """Advance by one period."""
+        before, move = self._state[None], torch.from_numpy(np.asarray(action, float))[None]
+        after = self._plant.step(before, move)
+        after[:, 2] = wrap_angle(after[:, 2])
+        self._state = after[0]
+        self._left -= 1
+        reward = float(self.reward(before, move, after))
+        return self._state.numpy(), reward, False, self._left == 0, {}
+
+    def reward(self, states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
+        """Return the reward (N,) of steps."""
+        goal = self._goal.to(states)
+        cost = self._objective.stage_cost(Steps(states, actions, next_states, actions, goal))
+        return -0.1 * cost.clamp_max(_MOST_COST)
+
+
+def _gymnasium(name: str) -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise MissingPackage(
+            f"it needs Gymnasium, which cannot be imported ({error}); "
+            "install it with: pip install 'mbrl_ros[bench]'"
+        ) from None
+    return gymnasium.make(name)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an agent is told of a task.
+
+    make: makes the environment. angle_mask (D,), lower, upper (A,): of its states and actions.
+    reward: makes the reward function of an environment, where agents know it; None: they learn
+    it. sac: settings of SAC, alike for all agents. every: real steps between two evaluations.
+    episodes: of an evaluation.
+    """
+
+    make: Callable[[], Any]
+    angle_mask: Sequence[bool]
+    lower: Sequence[float]
+    upper: Sequence[float]
+    sac: Mapping[str, Any]
+    every: int
+    episodes: int
+    reward: Callable[[Any], Reward] | None = None
+    warmup: int = 200
+
+
+def learner(
+    setup: Setup, model: str | None, most: int = 1_000_000, every: int = 0, **settings: Any
+) -> Agent:
+    """Return an agent that evaluates its policy now and then while it learns.
+
+    model: the kind that it imagines with; None: it learns from real steps alone. most: steps
+    after which it ends in any case. every: see Setup; 0: as it is there. settings: of MBPO.
+    """
+
+    def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
+        environment, judge = setup.make(), setup.make()
+        agent = new_agent(setup, model, environment, seed, **settings)
+        interval = every or setup.every
+        for _ in interact(agent, environment, min(steps, most), seed):
+            if agent.steps % interval == 0:
+                found = evaluate(agent.policy, judge, setup.episodes, _EVALUATED)
+                yield agent.steps, statistics.mean(found)
+
+    return learn
+
+
+def new_agent(
+    setup: Setup, model: str | None, environment: Any, seed: int, **settings: Any
+) -> MBPO:
+    """Make the agent of one run; see `learner`."""
+    known = None if setup.reward is None else setup.reward(environment)
+    features = FeatureMap(setup.angle_mask, len(setup.lower), int(known is None))
+    return MBPO(
+        setup.angle_mask,
+        setup.lower,
+        setup.upper,
+        None if model is None else MODELS.load(model)(features, seed=seed),
+        known,
+        sac=setup.sac,
+        seed=seed,
+        warmup=setup.warmup,
+        **settings,
+    )
+
+
+def planner(
+    setup: Setup,
+    robot: Callable[[], RobotSpec],
+    most: int,
+    horizon: int,
+    samples: int,
+    random: int = 50,
+    interval: int = 25,
+    slices: int = 2,
+) -> Agent:
+    """Return an agent that plans every action through a GP which it learns meanwhile.
+
+    Its return is that of the episodes in which it learns. robot: whose cost is planned with; that
+    of a Gymnasium environment is its reward, learned. most: steps after which it ends in any
+    case. horizon, samples: of MPPI. random: first steps, with random actions. interval: steps
+    between two lessons of the GP, of so many slices of training.
+    """
+
+    def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
+        environment, spec = setup.make(), robot()
+        model = make_model("gp", spec, seed)
+        mppi = make_planner("mppi", spec, horizon=horizon, samples=samples)
+        generator = torch.Generator().manual_seed(seed)
+        goal, action = torch.tensor(spec.goal_default), torch.tensor(spec.safe_action)
+        state, _ = environment.reset(seed=seed)
+        total, plan = 0.0, None
+        new = Transitions.empty(model.features)
+        for step in range(1, min(steps, most) + 1):
+            if step <= random:
+                action = torch.lerp(
+                    mppi.lower, mppi.upper, torch.rand(len(action), generator=generator)
+                )
+            else:
+                now = torch.as_tensor(np.array(state, np.float32))
+                plan = mppi.plan(Problem(now, goal, action, seed=seed * 10**6 + step), model, plan)
+                action = plan.actions[0]
+            after, reward, terminated, truncated, _ = environment.step(action.numpy())
+            columns = (state, action.numpy(), after, [reward] * model.features.rewards)
+            rows = (torch.tensor(np.array(c, float)[None]) for c in columns)
+            new, state, total = new + Transitions(*rows), after, total + float(reward)
+            if step % interval == 0:
+                model.update(new)
+                new = Transitions.empty(model.features)
+                for _ in range(slices):
+                    model.improve()
+            if terminated or truncated:
+                yield step, total
+                total, plan = 0.0, None
+                state, _ = environment.reset()
+
+    return learn
+
+
+_SMALL = {"hidden": 64, "batch_size": 128, "learning_rate": 1e-3}
+PENDULUM = Setup(
+    lambda: _gymnasium("Pendulum-v1"), [False] * 3, [-2.0], [2.0], _SMALL, every=250, episodes=10
+)
+SWING_UP = Setup(
+    SwingUp,
+    (False, False, True, False),
+    [-10.0],
+    [10.0],
+    _SMALL,
+    every=500,
+    episodes=5,
+    reward=lambda environment: environment.reward,
+)
+HALF_CHEETAH = Setup(
+    half_cheetah_environment,
+    [False] * 17,
+    [-1.0] * 6,
+    [1.0] * 6,
+    {"hidden": 256, "batch_size": 256, "learning_rate": 3e-4},
+    every=1000,
+    episodes=1,
+    warmup=1000,
+)
+# A GP of these small robots is good for long rollouts; see docs/imagination.md.
+IMAGINED = {"updates": 20, "horizon": 15, "rollouts": 200, "slices": 3}
+
+TASKS = (
+    Task(
+        "pendulum",
+        "return of an episode",
+        steps=5000,
+        quick_steps=600,
+        seeds=3,
+        agents={
+            "sac": learner(PENDULUM, None),
+            "sac-imagined": learner(PENDULUM, "gp", most=800, every=50, **IMAGINED),
+            "mpc-gp": planner(
+                PENDULUM, lambda: load_robot("gym/Pendulum-v1"), most=800, horizon=20, samples=100
+            ),
+        },
+        target=-200.0,
+    ),
+    Task(
+        "cartpole-swing-up",
+        "return of an episode",
+        steps=12_000,
+        quick_steps=600,
+        seeds=3,
+        agents={
+            "sac": learner(SWING_UP, None),
+            "sac-imagined": learner(SWING_UP, "gp", most=2000, every=100, **IMAGINED),
+            "mpc-gp": planner(
+                SWING_UP, CONTROL_TASKS["cartpole"].robot, most=2000, horizon=25, samples=200
+            ),
+        },
+        target=-60.0,
+    ),
+)
