@@ -34,6 +34,11 @@ def activations(layers: Sequence[Layer], inputs: Tensor) -> list[Tensor]:
     return [*found, torch.baddbmm(bias, found[-1], weight)]
 
 
+def networks(layers: Sequence[Layer], inputs: Tensor) -> Tensor:
+    """Evaluate M networks with ReLU units, from inputs (N, in) to (M, N, out)."""
+    return activations(layers, inputs)[-1]
+
+
 class Policy:
     """A Gaussian squashed by tanh into the action bounds, and two critics.
 
@@ -125,14 +130,14 @@ class Policy:
         self, inputs: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draw normalised actions (N, A) and return the logarithms of their densities (N,)."""
-        output = activations(self.actor, inputs)[-1][0]
+        output = networks(self.actor, inputs)[0]
         noise = torch.randn(len(output), len(self.lower), generator=generator)
         return squashed(output, noise)
 
     @staticmethod
     def worth(critics: Sequence[Layer], inputs: Tensor, actions: Tensor) -> Tensor:
         """Return each critic's value (2, N) of normalised actions (N, A) at inputs (N, F)."""
-        return activations(critics, torch.cat([inputs, actions], 1))[-1][..., 0]
+        return networks(critics, torch.cat([inputs, actions], 1))[..., 0]
 
     # -- snapshots --------------------------------------------------------------------------
 
