@@ -11,8 +11,9 @@ test/mock_hardware.py, whose physics differ with the seed, in real time:
   scratch        starting from nothing
   uncompensated  as transferred, with delay compensation off in planner and learner
 
-The stand-in itself judges when the pole is up (within 0.2 rad for 2 s) and how far the cart
-went. Run it on a machine with nothing else to do: the hardware does not wait.
+On hardware the robot's file says that commands take effect after 50 ms: roughly known, for in
+truth it is 75 ms. The stand-in itself judges when the pole is up (within 0.2 rad for 2 s) and how
+far the cart went. Run it on a machine with nothing else to do: the hardware does not wait.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 
+from mbrl_ros.resources import config_directory
 from mbrl_ros.ros.client import trigger
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
@@ -130,12 +132,21 @@ def simulate(folder: Path, seed: int, seconds: float) -> tuple[Path, float | Non
 
 
 def run_on_hardware(
-    folder: Path, seed: int, variant: str, model: Path, seconds: float
+    folder: Path, seed: int, variant: str, model: Path, seconds: float, delay: float
 ) -> dict[str, object]:
-    """Run against the stand-in; return a row."""
+    """Run against the stand-in; return a row. delay: what the robot's file says of it."""
     listener = Listener()
     report, record = folder / f"{variant}.json", folder / f"{variant}-mock.json"
-    arguments = ["sim:=false", f"duration:={seconds}", f"seed:={seed}", f"report:={report}"]
+    robot = folder / "cartpole.yaml"
+    shipped = (config_directory() / "robots" / "cartpole.yaml").read_text("utf-8")
+    robot.write_text(f"{shipped}\ndelay: {delay}\n", encoding="utf-8")
+    arguments = [
+        f"robot:={robot}",
+        "sim:=false",
+        f"duration:={seconds}",
+        f"seed:={seed}",
+        f"report:={report}",
+    ]
     if variant != "scratch":
         arguments.append(f"model_file:={model}")
     if variant == "uncompensated":
@@ -197,6 +208,7 @@ def main() -> int:
     parser.add_argument("--simulated", type=float, default=20.0, help="seconds of simulation")
     parser.add_argument("--seconds", type=float, default=15.0, help="on hardware, with a model")
     parser.add_argument("--scratch-seconds", type=float, default=30.0)
+    parser.add_argument("--delay", type=float, default=0.05, help="s that the file says")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--json", type=Path, help="file for the rows, written after each seed")
     parser.add_argument("--keep", type=Path, help="folder for the logs")
@@ -212,7 +224,7 @@ def main() -> int:
             print(f"seed {seed}: in simulation up at {up} s", flush=True)
             for variant in options.variants.split(","):
                 seconds = options.scratch_seconds if variant == "scratch" else options.seconds
-                row = run_on_hardware(folder, seed, variant, model, seconds)
+                row = run_on_hardware(folder, seed, variant, model, seconds, options.delay)
                 rows.append(row)
                 print(
                     f"seed {seed}: {variant:<13} up at {row['up_at_s']} s, "

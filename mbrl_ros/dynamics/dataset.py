@@ -24,6 +24,8 @@ _REWARD_PATIENCE = 3
 # another; the guard may send more than one a step.
 _REMEMBERED = 1000
 _REMEMBERED_ACTIONS = 4 * _REMEMBERED
+# Share of the range between two end stops that counts as near to one.
+_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,25 @@ class TransitionRecorder:
         return self._transitions(again)
 
     def observed(self, count: int) -> tuple[Steps | None, ActionHistory]:
-        """Return the newest steps, `count` at most, and when which actions were sent."""
-        newest = list(self._remembered)[-count:]
-        rows = [(step.begin, step.end, step.state, step.following) for step in newest]
+        """Return the newest steps, `count` at most, and when which actions were sent.
+
+        Without steps that came near an end stop, where commands are of no effect.
+        """
+        rows = [
+            (step.begin, step.end, step.state, step.following)
+            for step in list(self._remembered)[-count:]
+            if self._clear_of_stops(step.state) and self._clear_of_stops(step.following)
+        ]
         return Steps.of(rows) if rows else None, self._actions
+
+    def _clear_of_stops(self, state: Sequence[float]) -> bool:
+        for value, dimension in zip(state, self._robot.state, strict=True):
+            if dimension.limits is not None:
+                lower, upper = dimension.limits
+                margin = _MARGIN * (upper - lower)
+                if not lower + margin < value < upper - margin:
+                    return False
+        return True
 
     def _transitions(self, rows: Sequence[tuple[_Step, list[float]]]) -> Transitions:
         robot = self._robot

@@ -24,7 +24,7 @@ _WINDOW = 300
 _FEWEST = 25
 # By how many nats a delay must explain the steps better than the one in force, by how many
 # periods it must differ, and how often in a row this must be found, before it takes its place.
-_EVIDENCE = 10.0
+_EVIDENCE = 20.0
 _NOTICEABLE = 0.25
 _LOOKS = 3
 # Steps per regressor from which on products of state features are regressed on as well.
