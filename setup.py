@@ -69,6 +69,7 @@ setup(
         # For a machine without ROS 2: rclpy, its middleware and the standard messages as wheels.
         "ros": ["ros-common-interfaces", "ros-rclpy", "ros-rmw-fastrtps-cpp"],
         "sim": ["mujoco"],
+        "gym": ["gymnasium[mujoco]", "mujoco"],  # robot:=gym/ENVIRONMENT_ID
         # What `mbrl bench model` compares with, but for mbrl-lib itself, whose pins are too old;
         # docs/benchmarks.md says how to install that.
         "bench": ["gymnasium[mujoco]", "hydra-core", "mujoco", "omegaconf", "termcolor", "tqdm"],

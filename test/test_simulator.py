@@ -105,6 +105,7 @@ def test_messages_carry_what_the_plant_reads(listener, tmp_path, robot, action):
 
 def test_an_environments_rewards_and_resets_come_through(listener, tmp_path):
     """After the 200th step of an episode one tick is left out, and the next begins elsewhere."""
+    pytest.importorskip("gymnasium")
     with Drive(listener, tmp_path, "gym/Pendulum-v1", "seed:=4") as drive:
         drive.command(0.5, times=203)
         plant = make_plant(drive.robot, seed=4)
@@ -219,7 +220,7 @@ def test_noise_and_losses_repeat_with_the_seed(listener, tmp_path):
         (["disturbance:=gravity=3"], "unknown change 'gravity'; expected one of friction, mass,"),
         (["disturbance:=friction"], "'friction' is no change; expected such as motor_gain=0.5"),
         (["disturbance:=added_delay=2.0"], "added_delay is 2.0, expected 0 to 1"),
-        (["wind:=1.0", "robot:=gym/Pendulum-v1"], "no 'wind' in this robot's world"),
+        (["slippery_patch:=0.5"], "no 'slippery_patch' in this robot's world"),
     ],
 )
 def test_worlds_that_cannot_be_stop_the_start(tmp_path, parameters, reason):
