@@ -68,6 +68,7 @@ def test_a_maze_is_a_gymnasium_environment_with_walls(recwarn):
     [
         ([], "start at another step than 0"),
         ([(5, ("SG",))], "start at another step than 0"),
+        ([(0, ("SG",)), (9, ("SG",)), (5, ("SG",))], "expected rising steps"),
         ([(0, ("S.",))], "0 cells 'G'"),
         ([(0, ("SG", "."))], "rows do in length"),
         ([(0, ("SG.",)), (1, ("S.G",))], "differ in start or goal"),

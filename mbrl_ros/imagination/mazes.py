@@ -59,6 +59,9 @@ class Maze(gymnasium.Env):  # type: ignore[misc]
             raise ValueError("the phases of a maze start at another step than 0, expected 0")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode is '{render_mode}', expected None or 'ansi'")
+        begins = [begin for begin, _ in phases]
+        if begins != sorted(set(begins)):
+            raise ValueError(f"the phases begin at {begins}, expected rising steps")
         layouts = [layout for _, layout in phases]
         self.rows, self.columns = len(layouts[0]), len(layouts[0][0])
         self.start, self.goal = _find("S", layouts[0]), _find("G", layouts[0])
