@@ -163,7 +163,7 @@ def test_changes_are_made_or_refused_while_it_runs(listener, tmp_path):
         assert client.wait_for_services(20.0)
 
         def change(name, value):
-            future = client.set_parameters([RosParameter(name, RosParameter.Type.DOUBLE, value)])
+            future = client.set_parameters([RosParameter(name, value=value)])
             wait_for(future.done, "the answer")
             return future.result().results[0]
 
@@ -180,7 +180,7 @@ def test_changes_are_made_or_refused_while_it_runs(listener, tmp_path):
             refused = change(name, value)
             assert not refused.successful
             assert reason in refused.reason
-        assert change("motor_gain", 0.0).successful
+        assert change("motor_gain", 0).successful  # as people write it
         drive.command(10.0, times=4)
         assert positions(drive)[4] == pytest.approx(0.0, abs=1e-9)
 

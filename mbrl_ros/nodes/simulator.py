@@ -29,7 +29,7 @@ from mbrl_ros.ros.conversions import (
     to_time,
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
-from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
+from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, as_float, declare
 from mbrl_ros.ros.qos import LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 from mbrl_ros.sim.plant import DISTURBANCES, make_plant
@@ -191,6 +191,11 @@ class Simulator(ManagedNode):
                 self._scheduled[name] = value
         except ValueError as error:
             raise ParameterError(f"disturbance: {error}") from None
+        self.add_pre_set_parameters_callback(
+            lambda parameters: [
+                as_float(p) if p.name in self._changeable else p for p in parameters
+            ]
+        )
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
