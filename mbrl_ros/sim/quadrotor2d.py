@@ -41,7 +41,7 @@ class Quadrotor2d(Plant):
         robot: RobotSpec,
         seed: int = 0,
         mass: float = 1.0,
-        thrust_lag: float = 0.05,
+        thrust_lag: float = 0.02,
         rate_lag: float = 0.08,
         drag: float = 0.25,
     ) -> None:
