@@ -64,6 +64,12 @@ def test_each_seed_is_another_machine_and_the_same_again():
             assert 0.2 <= abs(getattr(machine, name) / getattr(usual, name) - 1.0) <= 0.5
 
 
+def arm():
+    """Arm the guard; it refuses as long as the planner has sent nothing."""
+    command = [sys.executable, "-m", "mbrl_ros.cli", "arm"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_hardware_is_armed_moved_and_left_at_rest(tmp_path, monkeypatch):
     record = tmp_path / "mock.json"
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
@@ -77,10 +83,7 @@ def test_hardware_is_armed_moved_and_left_at_rest(tmp_path, monkeypatch):
         wait_for(lambda: len(listener.states) > 20, "states")
         assert listener.commands == []
         assert all(state[:2] == [0.0, 0.0] for state in listener.states.values())
-        armed = subprocess.run(
-            [sys.executable, "-m", "mbrl_ros.cli", "arm"], capture_output=True, check=False
-        )
-        assert armed.returncode == 0, armed.stderr
+        wait_for(arm, "a guard that has all it needs")
         wait_for(lambda: len(listener.commands) > 40, "commands")
         pids = run.nodes()
         run.signal(signal.SIGTERM)
