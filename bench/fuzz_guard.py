@@ -169,6 +169,7 @@ class Result:
     outputs: int = 0
     good: int = 0
     sent: Counter[str] = field(default_factory=Counter)
+    handled: dict[str, int] = field(default_factory=dict)  # as the node itself counts them
     longest_gap: float = 0.0  # in control periods, without a command, away from the safe one
 
 
@@ -219,7 +220,9 @@ def fuzz_rules(messages: int, seed: int) -> Result:
                 new = (value - sent[i]) / seconds
                 if passed and abs(new - rate[i]) > JERK[i] * seconds + 1e-6:
                     wrong.append(f"{NAMES[i]} faster than its jerk limit")
-                rate[i] = new if passed else 0.0
+                rate[i] = new
+            if not passed:
+                rate[i] = 0.0  # on the way to the safe command jerk does not count
         late = now - last_good > TIMEOUT + EPSILON or now - last_state > STATE_TIMEOUT + EPSILON
         if (late or stopped) and away(sent, values):
             wrong.append("away from the safe command after a time-out or stop")
@@ -304,6 +307,7 @@ class NodeFuzz:
 
     def __init__(self, folder: Path, seed: int) -> None:
         import rclpy
+        from diagnostic_msgs.msg import DiagnosticStatus
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
@@ -327,6 +331,9 @@ class NodeFuzz:
         self._actions = self._node.create_publisher(JointState, "action", 10)
         self._states = self._node.create_publisher(JointState, "state", 10)
         self._node.create_subscription(Float64MultiArray, "fuzzed_commands", self._on, deep)
+        self._node.create_subscription(
+            DiagnosticStatus, "command_guard/status", self._on_status, deep
+        )
         self._arm = self._node.create_client(Trigger, "command_guard/arm")
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
@@ -341,6 +348,14 @@ class NodeFuzz:
     def _on(self, message: object, info: dict[str, int]) -> None:
         self.outputs.append((info["source_timestamp"] / 1e9, list(message.data)))  # type: ignore[attr-defined]
 
+    def _on_status(self, status: object) -> None:
+        counts = {item.key: item.value for item in status.values}  # type: ignore[attr-defined]
+        self.result.handled = {
+            key: int(count)
+            for key, count in counts.items()
+            if key == "accepted_actions" or key.startswith(("action_", "state_"))
+        }
+
     def _send(
         self, publisher: object, stamp: float, names: list[str], values: list[float]
     ) -> None:
@@ -350,7 +365,7 @@ class NodeFuzz:
         publisher.publish(message)  # type: ignore[attr-defined]
 
     def run(self, messages: int, rate: float) -> Result:
-        """Send so many actions, at most so many a second."""
+        """Send, at most so many a second, until the node has counted so many messages."""
         deadline = time.monotonic() + 60.0
         while not (
             self._actions.get_subscription_count() and self._states.get_subscription_count()
@@ -359,7 +374,7 @@ class NodeFuzz:
                 raise RuntimeError("the guard did not start; see its messages")
             time.sleep(0.05)
         begin, silence = time.monotonic(), 0.0
-        while self.result.sent.total() < messages:
+        while sum(self.result.handled.values()) < messages:
             if self._source.chance(2e-3):
                 quiet = self._random.uniform(2.0, 12.0) * PERIOD
                 silence += quiet
@@ -369,16 +384,17 @@ class NodeFuzz:
                 time.sleep(ahead)
             self._send_state()
             self._send_action()
+            if self._guard.poll() is not None:
+                raise RuntimeError("the guard has ended; see its messages")
             if self._source.chance(0.02) and self._arm.service_is_ready():
                 self._arm.call_async(self._trigger())
         time.sleep(0.5)
         return self.result
 
     def _send_state(self) -> None:
-        kind, offset, names, values = self._source.state()
+        _, offset, names, values = self._source.state()
         if self._source.chance(0.5):
             self._send(self._states, time.time() + offset, names, values)
-            self.result.sent[f"state {kind}"] += 0  # named, but not counted as an action
 
     def _send_action(self) -> None:
         kind, offset, names, values = self._source.action()
@@ -442,7 +458,7 @@ def check_outputs(fuzz: NodeFuzz, tolerance: float | None) -> None:
 
 
 def fuzz_node(messages: int, seed: int, rate: float, tolerance: float | None) -> Result:
-    """Send so many actions to a guard of its own, over DDS."""
+    """Send messages to a guard of its own, over DDS, until it has counted so many."""
     with tempfile.TemporaryDirectory() as folder:
         fuzz = NodeFuzz(Path(folder), seed)
         try:
@@ -474,6 +490,8 @@ def main() -> int:
             f"{result.outputs} commands came out, at most {result.longest_gap:.2f} periods apart "
             f"away from the safe one; {len(result.violations)} violations"
         )
+        if result.handled:
+            print(f"  the node counted {sum(result.handled.values())}: {result.handled}")
         for violation in result.violations[:10]:
             print(f"  {violation}")
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")

@@ -129,12 +129,14 @@ def test_refused_actions_do_not_keep_the_guard_quiet(driver):
 
 
 def test_without_a_fresh_state_nothing_passes(driver):
-    assert "no state has come" in driver.refused("", [5.0], 0.0, fresh_state=False)
+    assert "no state has come" in driver.refused("not_ready", [5.0], 0.0, fresh_state=False)
     assert driver.guard.watch(0.0) is None
     assert driver.act([5.0], 0.05) == [5.0]
     for now in (0.1, 0.15, 0.2):
         assert driver.act([5.0], now, fresh_state=False) == [5.0]
-    assert "the last state is too old" in driver.refused("", [5.0], 0.26, fresh_state=False)
+    assert "the last state is too old" in driver.refused(
+        "not_ready", [5.0], 0.26, fresh_state=False
+    )
     assert driver.guard.watch(0.26) == [0.0]
     assert driver.guard.status is GuardStatus.STALE_STATE
     assert driver.act([5.0], 0.3) == [5.0]
@@ -144,7 +146,7 @@ def test_a_state_counts_from_its_stamp_on(driver):
     message = Stamped(round(0.85e9), list(STATE), list(STATE.values()))
     driver.guard.take_state(message, round(1e9), 1.0)
     driver.act([5.0], 1.04, fresh_state=False)
-    driver.refused("", [5.0], 1.06, fresh_state=False)
+    driver.refused("not_ready", [5.0], 1.06, fresh_state=False)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_a_bad_state_is_none(driver, changes, reason):
     with pytest.raises(RefusedError) as caught:
         driver.state(0.0, **changes)
     assert caught.value.reason == reason
-    driver.refused("", [1.0], 0.0, fresh_state=False)
+    driver.refused("not_ready", [1.0], 0.0, fresh_state=False)
 
 
 def test_a_clock_that_goes_back_does_not_put_the_time_out_off(driver):
@@ -177,7 +179,7 @@ def test_stop_latches(driver):
     driver.act([5.0], 0.0)
     guard.stop()
     assert guard.watch(0.01) == [0.0]
-    assert "stopped by ~/stop" in driver.refused("", [5.0], 0.05)
+    assert "stopped by ~/stop" in driver.refused("not_ready", [5.0], 0.05)
     assert guard.watch(0.1) == [0.0]
     assert guard.arm(0.1) is None
     assert guard.watch(0.11) == [0.0]  # kept up until an action takes over
@@ -190,12 +192,12 @@ def test_a_disarmed_guard_sends_nothing_and_arms_only_when_all_its_inputs_are_fr
     assert guard.arm(0.0) == "not armed: no state has come; no action has come"
     driver.state(0.5)
     assert guard.arm(0.5) == "not armed: no action has come"
-    assert "disarmed: call ~/arm" in driver.refused("", [5.0], 1.0)
+    assert "disarmed: call ~/arm" in driver.refused("not_ready", [5.0], 1.0)
     assert guard.arm(1.15) == "not armed: the last action is too old"
     assert guard.arm(2.0) == "not armed: the last state is too old; the last action is too old"
     assert guard.watch(2.0) is None
     assert guard.status is GuardStatus.DISARMED
-    driver.refused("", [5.0], 3.0)
+    driver.refused("not_ready", [5.0], 3.0)
     assert guard.arm(3.05) is None
     assert guard.status is GuardStatus.WAITING
     assert guard.watch(3.06) is None
@@ -213,10 +215,10 @@ def test_leaving_the_safe_range_stops_the_robot_until_it_is_back_and_armed(cartp
     outside = "cart_position = 1.51 is outside its safe range [-1.5, 1.5]"
     assert outside in guard.text
     assert guard.watch(0.1) == [0.0]
-    driver.refused("", [5.0], 0.12, fresh_state=False)
+    driver.refused("not_ready", [5.0], 0.12, fresh_state=False)
     assert guard.arm(0.13) == f"not armed: {outside}"
     driver.state(0.15, cart_position=1.4)
-    assert outside in driver.refused("", [5.0], 0.16)  # back, but not armed
+    assert outside in driver.refused("not_ready", [5.0], 0.16)  # back, but not armed
     assert guard.arm(0.17) is None
     assert driver.act([5.0], 0.2) == [5.0]
 

@@ -175,7 +175,7 @@ class CommandGuardNode(ManagedNode):
         except RefusedError as refusal:
             if refusal.reason != "repeated":
                 self.get_logger().error(f"action refused: {refusal}", throttle_duration_sec=1.0)
-            if self._lockstep and not refusal.reason:
+            if self._lockstep and refusal.reason == "not_ready":
                 self._on_watch()
             return
         if self._deadline is not None:

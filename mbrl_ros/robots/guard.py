@@ -43,9 +43,11 @@ TEXTS = {
     GuardStatus.STOPPED: "stopped by ~/stop: safe command until ~/arm",
 }
 
-# Why a message was not used, as it is counted; the first is no fault: planners say it again.
+# Why a message was not used, as it is counted. The first two are no faults of its sender: planners
+# say an action again, and do not know that the guard is not armed or has no state.
+NO_FAULTS = ("repeated", "not_ready")
 REASONS = (
-    "repeated",
+    *NO_FAULTS,
     "not_finite",
     "wrong_size",
     "wrong_names",
@@ -57,7 +59,7 @@ REASONS = (
 
 
 class RefusedError(ValueError):
-    """A message that is not used. reason: one of REASONS, or empty if the guard is not ready."""
+    """A message that is not used. reason: one of REASONS."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -98,7 +100,7 @@ class Inlet:
     @property
     def faults(self) -> int:
         """How many messages were dropped because something was wrong with them."""
-        return self.refused.total() - self.refused["repeated"]
+        return self.refused.total() - sum(self.refused[reason] for reason in NO_FAULTS)
 
     def take(self, message: Stamped, clock: int, now: float) -> list[float]:
         """Return the values, in the order of the names.
@@ -283,10 +285,10 @@ class CommandGuard:
         missing = self._state_missing(now)
         if missing:
             # Not taken at all: when the state is there, the same action may come again.
-            raise RefusedError("", f"{missing}, so no action passes")
+            raise self._not_ready(f"{missing}, so no action passes")
         wished = self.action.take(message, clock, now)
         if self.status in (GuardStatus.DISARMED, GuardStatus.STOPPED):
-            raise RefusedError("", self.text)
+            raise self._not_ready(self.text)
         self._enter(GuardStatus.ACTIVE)
         self.accepted += 1
         return self._send(wished, now)
@@ -325,6 +327,10 @@ class CommandGuard:
     def release(self) -> list[float]:
         """Return the last command of all: the safe one, at once."""
         return list(self._safe)
+
+    def _not_ready(self, text: str) -> RefusedError:
+        self.action.refused["not_ready"] += 1
+        return RefusedError("not_ready", text)
 
     def _state_missing(self, now: float) -> str | None:
         return self.state.missing(now) if self._state_matters else None

@@ -1,0 +1,192 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Kill the planner, again and again, and measure how soon the guard takes the robot to safety.
+
+python bench/kill_planner.py --kills 200
+
+A stand-in for the planner sends, once a control period, an action that answers the newest state;
+the real guard passes it on. SIGKILL hits the stand-in at a random moment. The first command that
+is nearer to the safe one than the last is the reaction; its time is the one that the guard's
+middleware puts on it. It is measured from the last action, after which by the guard's time-out of
+2.5 periods it should come, and from the kill, which falls up to a period later.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+ROBOT = """
+name: killed
+control_rate: {rate}
+sensors: {{joint_states: {{type: sensor_msgs/msg/JointState}}}}
+state: [{{name: x, sensor: joint_states, joint: slider, field: position, unit: m}}]
+command:
+  topic: killed_commands
+  type: std_msgs/msg/Float64MultiArray
+  dimensions: [{{name: force, unit: N, bounds: [-10.0, 10.0], safe: 0.0, slew: 40.0}}]
+goal: [{{dimension: x, bounds: [-1, 1], tolerance: 0.1}}]
+cost: {{goal: {{x: 1.0}}}}
+success: {{dimension: x, tolerance: 0.1, hold: 1.0}}
+"""
+FORCE = 8.0
+LATEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+STREAM = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
+
+
+def named(name: str, value: float, stamp: int) -> JointState:
+    message = JointState(name=[name], position=array.array("d", [value]))
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
+    return message
+
+
+def plan_until_killed() -> None:
+    """Answer every state at once, as a planner with time to spare does."""
+    rclpy.init()
+    node = Node("stand_in_for_mpc_planner")
+    actions = node.create_publisher(JointState, "action", LATEST)
+
+    def answer(state: JointState) -> None:
+        action = JointState(name=["force"], position=array.array("d", [FORCE]))
+        action.header = state.header
+        actions.publish(action)
+
+    node.create_subscription(JointState, "state", answer, LATEST)
+    rclpy.spin(node)
+
+
+class Witness:
+    """Publishes states, and notes when each action and command was sent."""
+
+    def __init__(self, period: float) -> None:
+        rclpy.init()
+        self._node = Node("witness")
+        self.actions: list[float] = []
+        self.commands: list[tuple[float, float]] = []
+        self._states = self._node.create_publisher(JointState, "state", STREAM)
+        self._node.create_subscription(Float64MultiArray, "killed_commands", self._on, STREAM)
+        self._node.create_subscription(JointState, "action", self._on_action, STREAM)
+        self._node.create_timer(period, self._publish)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    def _publish(self) -> None:
+        self._states.publish(named("x", 0.0, time.time_ns()))
+
+    def _on(self, message: Float64MultiArray, info: dict[str, int]) -> None:
+        self.commands.append((info["source_timestamp"] / 1e9, message.data[0]))
+
+    def _on_action(self, _message: JointState, info: dict[str, int]) -> None:
+        self.actions.append(info["source_timestamp"] / 1e9)
+
+    def close(self) -> None:
+        rclpy.try_shutdown()
+        self._thread.join(5.0)
+
+
+def wait_for(condition: object, what: str, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {patience:g} s for {what}")
+        time.sleep(0.005)
+
+
+def measure(
+    kills: int, rate: float, seed: int, guard_log: Path
+) -> tuple[list[float], list[float]]:
+    """Return reactions in control periods: since the last action, and since the kill."""
+    period, generator = 1.0 / rate, random.Random(seed)
+    # Planners are forked from a process that has imported everything and has no threads.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__ if __name__ != "__main__" else "kill_planner"])
+    robot = guard_log.with_name("killed.yaml")
+    robot.write_text(ROBOT.format(rate=rate), "utf-8")
+    witness = Witness(period)
+    command = [sys.executable, "-m", "mbrl_ros.nodes.command_guard", "--ros-args"]
+    for parameter in (f"robot:={robot}", "armed:=true"):
+        command += ["-p", parameter]
+    since_action, since_kill = [], []
+    with guard_log.open("w") as stream:
+        guard = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(kills):
+                planner = processes.Process(target=plan_until_killed, daemon=True)
+                planner.start()
+                wait_for(
+                    lambda: witness.commands and witness.commands[-1][1] == FORCE, "full force"
+                )
+                time.sleep(generator.uniform(1.0, 4.0) * period)
+                assert planner.pid is not None
+                os.kill(planner.pid, signal.SIGKILL)
+                killed = time.time()
+                planner.join()
+                wait_for(lambda: witness.commands[-1][1] == 0.0, "the safe command")
+                # The last moment at which the command was still at full force, and the next one.
+                last = max(k for k, (_, value) in enumerate(witness.commands) if value == FORCE)
+                reacted = witness.commands[last + 1][0]
+                since_action.append((reacted - witness.actions[-1]) / period)
+                since_kill.append((reacted - killed) / period)
+        finally:
+            guard.send_signal(signal.SIGINT)
+            guard.wait(10.0)
+            witness.close()
+    return since_action, since_kill
+
+
+def line(name: str, values: list[float]) -> str:
+    ordered = sorted(values)
+    p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
+    return (
+        f"since {name}: median {statistics.median(ordered):.2f}, p99 {p99:.2f}, "
+        f"longest {ordered[-1]:.2f} control periods"
+    )
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=20.0, help="control periods a second")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "guard.log"
+        since_action, since_kill = measure(options.kills, options.rate, options.seed, log)
+        priority = next(
+            (text for text in log.read_text("utf-8").splitlines() if "priority" in text), ""
+        )
+    print(f"{options.kills} kills at {options.rate:g} Hz; {priority.rpartition(']: ')[2]}")
+    print(line("the last action", since_action))
+    print(line("the kill", since_kill))
+    print(f"load of the machine before and after: {before:.1f}, {os.getloadavg()[0]:.1f}")
+    return 0 if sorted(since_action)[round(0.99 * len(since_action)) - 1] <= 3.0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
