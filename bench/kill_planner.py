@@ -49,23 +49,20 @@ cost: {{goal: {{x: 1.0}}}}
 success: {{dimension: x, tolerance: 0.1, hold: 1.0}}
 """
 FORCE = 8.0
+_READY = 4  # planners that wait for their turn
 LATEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
 STREAM = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
 
 
-def named(name: str, value: float, stamp: int) -> JointState:
-    message = JointState(name=[name], position=array.array("d", [value]))
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-    return message
-
-
-def plan_until_killed() -> None:
-    """Answer every state at once, as a planner with time to spare does."""
+def plan_until_killed(number: int) -> None:
+    """Answer at once every state that asks for this planner."""
     rclpy.init()
-    node = Node("stand_in_for_mpc_planner")
+    node = Node(f"planner_{number}")
     actions = node.create_publisher(JointState, "action", LATEST)
 
     def answer(state: JointState) -> None:
+        if state.header.frame_id != str(number):
+            return
         action = JointState(name=["force"], position=array.array("d", [FORCE]))
         action.header = state.header
         actions.publish(action)
@@ -82,6 +79,7 @@ class Witness:
         self._node = Node("witness")
         self.actions: list[float] = []
         self.commands: list[tuple[float, float]] = []
+        self.planner = 0  # number of the one that is to answer
         self._states = self._node.create_publisher(JointState, "state", STREAM)
         self._node.create_subscription(Float64MultiArray, "killed_commands", self._on, STREAM)
         self._node.create_subscription(JointState, "action", self._on_action, STREAM)
@@ -96,7 +94,10 @@ class Witness:
             self._executor.spin()
 
     def _publish(self) -> None:
-        self._states.publish(named("x", 0.0, time.time_ns()))
+        state = JointState(name=["x"], position=array.array("d", [0.0]))
+        state.header.stamp = self._node.get_clock().now().to_msg()
+        state.header.frame_id = str(self.planner)
+        self._states.publish(state)
 
     def _on(self, message: Float64MultiArray, info: dict[str, int]) -> None:
         self.commands.append((info["source_timestamp"] / 1e9, message.data[0]))
@@ -135,9 +136,16 @@ def measure(
     with guard_log.open("w") as stream:
         guard = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
         try:
-            for _ in range(kills):
-                planner = processes.Process(target=plan_until_killed, daemon=True)
-                planner.start()
+            planners = []
+            for number in range(kills):
+                while len(planners) < min(number + _READY, kills):  # discovery takes its time
+                    planners.append(
+                        processes.Process(
+                            target=plan_until_killed, args=(len(planners),), daemon=True
+                        )
+                    )
+                    planners[-1].start()
+                planner, witness.planner = planners[number], number
                 wait_for(
                     lambda: witness.commands and witness.commands[-1][1] == FORCE, "full force"
                 )

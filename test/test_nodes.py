@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single nodes as processes: what they do with good and bad messages."""
 
+import contextlib
 import json
 import math
 import os
@@ -292,6 +293,34 @@ def test_the_guard_ends_by_way_of_the_slew_limit(listener, tmp_path, cartpole_fi
         ]
         assert len(steps) > 5
         assert all(-1e-9 <= step <= 20.0 * 0.05 + 1e-9 for step in steps)
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_guard(listener):
+    inputs = Inputs(listener)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 1024)
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-m", "mbrl_ros.nodes.command_guard", "--ros-args"]
+    with subprocess.Popen(
+        [*command, "-p", "armed:=true"], stdout=writing, stderr=subprocess.STDOUT
+    ) as guard:
+        os.close(writing)
+        try:
+            inputs.matched()
+            send(listener, inputs, 5.0, [5.0])
+            wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+            send(listener, inputs, 3.0, [3.0])
+        finally:
+            guard.send_signal(signal.SIGINT)
+            try:
+                guard.wait(10.0)
+            except subprocess.TimeoutExpired:
+                guard.kill()
+            os.close(reading)
+    assert listener.commands[-1] == [0.0]
 
 
 def test_random_messages_never_get_past_the_guard():

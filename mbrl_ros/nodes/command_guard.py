@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
+import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -91,6 +94,7 @@ class CommandGuardNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("command_guard")
+        _never_wait_for_readers()
         values = declare(self, PARAMETERS)
         if values["priority"] not in ("auto", "none"):
             raise ValueError(
@@ -351,6 +355,17 @@ class CommandGuardNode(ManagedNode):
             }
             | self._refusals(),
         )
+
+
+def _never_wait_for_readers() -> None:
+    """Let log lines be lost rather than wait for whoever reads them from a pipe.
+
+    A terminal that was halted by Ctrl-S stops a launcher's output, and then all that write to it.
+    """
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # there may be none
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.set_blocking(descriptor, False)
 
 
 def _stamped(message: JointState) -> Stamped:
