@@ -284,6 +284,18 @@ def test_hardware_moves_only_once_armed(tmp_path):
         assert "no action in time: going to the safe command" in run.output
 
 
+def test_a_simulation_in_lockstep_goes_on_when_the_guard_stops_the_robot(tmp_path, cartpole_file):
+    """It waits for a command at every tick: the safe one, in answer to every action."""
+    robot = cartpole_file(state__0__safe_range=[-0.05, 0.05])
+    arguments = (f"robot:={robot}", "pace:=lockstep", "duration:=2.0")
+    with Listener() as listener, launch(tmp_path, *arguments) as run:
+        assert run.wait() == 0, run.output
+        assert "is outside its safe range [-0.05, 0.05]; safe command until ~/arm" in run.output
+        assert "moved for 2.0 s, 40 ticks" in run.output
+        assert any(command != SAFE for command in listener.commands[:15])
+        assert all(command == SAFE for command in listener.commands[-15:])
+
+
 def test_a_guard_that_never_commanded_is_not_replaced(tmp_path):
     """On hardware, disarmed: its death must not be the first thing that moves the robot."""
     with Listener() as listener, launch(tmp_path, "sim:=false") as run:
