@@ -110,12 +110,16 @@ class Witness:
         self._thread.join(5.0)
 
 
-def wait_for(condition: object, what: str, patience: float = 30.0) -> None:
+def wait_for(condition: object, what: str, patience: float = 120.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():  # type: ignore[operator]
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited {patience:g} s for {what}")
         time.sleep(0.005)
+
+
+def _life(planner: multiprocessing.process.BaseProcess) -> str:
+    return "runs" if planner.is_alive() else f"ended with exit status {planner.exitcode}"
 
 
 def measure(
@@ -146,9 +150,17 @@ def measure(
                     )
                     planners[-1].start()
                 planner, witness.planner = planners[number], number
-                wait_for(
-                    lambda: witness.commands and witness.commands[-1][1] == FORCE, "full force"
-                )
+                heard = len(witness.actions)
+                try:
+                    wait_for(
+                        lambda: witness.commands and witness.commands[-1][1] == FORCE, "full force"
+                    )
+                except RuntimeError as error:
+                    raise RuntimeError(
+                        f"{error} from planner {number}, which {_life(planner)}; "
+                        f"{len(witness.actions) - heard} of its actions were heard; the guard's "
+                        f"last words:\n{guard_log.read_text('utf-8')[-800:]}"
+                    ) from None
                 time.sleep(generator.uniform(1.0, 4.0) * period)
                 assert planner.pid is not None
                 os.kill(planner.pid, signal.SIGKILL)

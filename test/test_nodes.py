@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
-from stack import LATEST, Listener, Process, wait_for
+from stack import LATEST, PATIENCE, Listener, Process, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
@@ -50,7 +50,7 @@ def listener():
 
 
 def matched(publisher):
-    wait_for(lambda: publisher.get_subscription_count() > 0, "a subscriber", 20.0)
+    wait_for(lambda: publisher.get_subscription_count() > 0, "a subscriber")
 
 
 def joint_states(milliseconds, position=0.1, names=("cart_slider", "pole_hinge")):
@@ -145,15 +145,15 @@ def send(listener, actions, force, expected):
         time.sleep(0.03)
         return listener.commands and listener.commands[-1] == expected
 
-    wait_for(came, f"the command {expected}", 20.0)
+    wait_for(came, f"the command {expected}")
 
 
 def test_the_guard_clamps_and_goes_safe_when_actions_stop(listener, guard):
     _, actions = guard
     send(listener, actions, 25.0, [10.0])
-    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
     count = len(listener.commands)
-    wait_for(lambda: len(listener.commands) > count + 3, "its repetition", 5.0)
+    wait_for(lambda: len(listener.commands) > count + 3, "its repetition")
     send(listener, actions, -3.0, [-3.0])
     assert all(command in ([10.0], [0.0], [-3.0]) for command in listener.commands)
 
@@ -176,7 +176,7 @@ def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
         time.sleep(0.03)
         return reason in process.output
 
-    wait_for(refused, "the message", 20.0)
+    wait_for(refused, "the message")
     time.sleep(0.3)
     assert listener.commands == []
 
@@ -190,7 +190,7 @@ def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age, 
         time.sleep(0.03)
         return words in process.output
 
-    wait_for(refused, "the message", 10.0)
+    wait_for(refused, "the message")
     time.sleep(0.3)
     assert listener.commands == []
     send(listener, actions, 5.0, [5.0])
@@ -208,15 +208,15 @@ def test_without_a_state_the_guard_goes_to_the_safe_command(listener, guard):
         time.sleep(0.03)
         return "no state in time: going to the safe command" in process.output
 
-    wait_for(only_actions, "the message", 10.0)
-    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    wait_for(only_actions, "the message")
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
     send(listener, inputs, 5.0, [5.0])
 
 
 def call(listener, service):
     """Call a Trigger service of the guard; return its answer."""
     client = listener.node.create_client(Trigger, f"command_guard/{service}")
-    assert client.wait_for_service(10.0)
+    assert client.wait_for_service(PATIENCE)
     return client.call(Trigger.Request())
 
 
@@ -224,7 +224,7 @@ def test_the_guard_stops_and_arms_by_service(listener, guard):
     _, actions = guard
     send(listener, actions, 5.0, [5.0])
     assert call(listener, "stop").success
-    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+    wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
     actions.publish(action(5.0))
     time.sleep(0.3)
     assert listener.commands[-1] == [0.0]
@@ -233,7 +233,7 @@ def test_the_guard_stops_and_arms_by_service(listener, guard):
         actions.publish(action(5.0))
         return call(listener, "arm").success
 
-    wait_for(armed, "arming", 10.0)
+    wait_for(armed, "arming")
     send(listener, actions, 5.0, [5.0])
 
 
@@ -245,7 +245,7 @@ def test_a_guard_on_hardware_starts_disarmed_and_arms_only_with_fresh_inputs(lis
         assert not refused.success
         assert refused.message == "not armed: no state has come; no action has come"
         inputs.publish(action(5.0))
-        wait_for(lambda: "disarmed: call ~/arm" in process.output, "the refusal", 10.0)
+        wait_for(lambda: "disarmed: call ~/arm" in process.output, "the refusal")
         time.sleep(0.3)
         assert "the last state is too old" in call(listener, "arm").message
         assert listener.commands == []
@@ -264,10 +264,10 @@ def test_leaving_the_safe_range_stops_the_robot(listener, tmp_path, cartpole_fil
     with node(tmp_path, "command_guard", "armed:=true", f"robot:={robot}") as process:
         inputs.matched()
         send(listener, inputs, 5.0, [5.0])
-        wait_for(lambda: any(s.message == "passing actions on" for s in statuses), "status", 10.0)
+        wait_for(lambda: any(s.message == "passing actions on" for s in statuses), "status")
         inputs.state(cart_position=1.6)
-        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
-        wait_for(lambda: outside in statuses[-1].message, "its reason", 5.0)
+        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
+        wait_for(lambda: outside in statuses[-1].message, "its reason")
         assert outside in process.output
         values = {item.key: item.value for item in statuses[-1].values}
         assert (values["code"], values["status"]) == ("5", "STOPPED")
@@ -286,8 +286,8 @@ def test_the_guard_ends_by_way_of_the_slew_limit(listener, tmp_path, cartpole_fi
         send(listener, inputs, 8.0, [8.0])
         count = len(listener.commands)
         process.signal(number)
-        assert process.wait(10.0) == 0
-        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+        assert process.wait() == 0
+        wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
         steps = [
             before[0] - after[0] for before, after in pairwise(listener.commands[count - 1 :])
         ]
@@ -311,7 +311,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_guard(listener):
         try:
             inputs.matched()
             send(listener, inputs, 5.0, [5.0])
-            wait_for(lambda: listener.commands[-1] == [0.0], "the safe command", 5.0)
+            wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
             send(listener, inputs, 3.0, [3.0])
         finally:
             guard.send_signal(signal.SIGINT)
