@@ -131,6 +131,23 @@ def test_rollouts_are_cut_off_where_the_model_is_unsure():
     assert [len(column) for column in nothing.columns()] == [0] * 5
 
 
+@pytest.mark.parametrize("kind", ["gp", "ensemble"])
+def test_models_tell_where_rollouts_should_be_cut_off(kind):
+    model = MODELS.load(kind)(FeatureMap([False], 1, 1), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    states, actions, noise = (torch.rand(200, 1, generator=generator).double() for _ in range(3))
+    after = states + 0.5 * actions + 0.01 * noise
+    model.update(Transitions(states, actions, after, actions))
+    for _ in range(5):
+        model.improve()
+    starts = torch.zeros(20, 1)
+    free = Imagination(model).rollouts(forward, starts, 12)
+    cut = Imagination(model, max_novelty=1.0).rollouts(forward, starts, 12)
+    assert len(free) == 240
+    assert 20 <= len(cut) < 200  # half a unit a step leads out of what is known in two steps
+    assert cut.states.max() < free.states.max()
+
+
 def test_a_prediction_that_is_not_finite_is_left_out():
     def act(states):
         return torch.where(states > 0.5, math.inf, 1.0)
