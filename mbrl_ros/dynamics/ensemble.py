@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.calibration import noise_factor, noise_persistence
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
@@ -153,10 +154,7 @@ class Ensemble(DynamicsModel):
         # The output layer's weights are zero until the first step.
         self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
         self._start_training(weights)
-        features = self.features
-        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
-        self._training = Replay(widths, self.capacity, self.members)
-        self._held_out = Replay(widths, self.capacity // _HELD_OUT_EVERY, 1)
+        self._training, self._held_out = self._empty_replays()
         self._seen = 0  # transitions shared out between the two
         self._stale = 0  # slices without progress
         self._trial: _Trial | None = None
@@ -206,14 +204,60 @@ class Ensemble(DynamicsModel):
         if not (inputs.variance.isfinite().all() and outputs.variance.isfinite().all()):
             raise ValueError("transitions hold values too large to take their variance")
         self._renormalise(inputs, outputs)
+        self._remember(new, targets)
+        self.transitions += len(new)
+
+    def _remember(self, new: Transitions, targets: Tensor) -> None:
+        """Share transitions out between training and held-out data."""
         blocks = torch.arange(self._seen, self._seen + len(new)) // _HELD_OUT_BLOCK
         held_out = blocks % _HELD_OUT_EVERY == _HELD_OUT_PHASE
         for replay, chosen in ((self._training, ~held_out), (self._held_out, held_out)):
             columns = [column[chosen] for column in (new.states, new.actions, targets)]
             replay.append(columns, new.next_states[chosen], self._generator)
         self._seen += len(new)
-        self.transitions += len(new)
         self._stale, self._trial = 0, None
+
+    def remembered(self) -> Transitions:
+        """Return what it trains on, then what is held out."""
+        size, parts = self.features.state_dimensions, []
+        for replay in (self._training, self._held_out):
+            states, actions, targets = replay.columns(replay.newest(len(replay)))
+            parts.append(
+                Transitions(states, actions, states + targets[:, :size], targets[:, size:])
+            )
+        return parts[0] + parts[1]
+
+    @torch.no_grad()
+    def relearn(self, known: Transitions, actions: ActionMap) -> bool:
+        """Train on `known` alone, from networks that see each action as the old one it is now."""
+        changes = self.features.deltas(known.states, known.next_states)
+        self._training, self._held_out = self._empty_replays()
+        self._seen = 0
+        self._remember(known, torch.cat([changes, known.rewards], -1))
+        # Normalised inputs, as rows, times `matrix`, plus `shift`, are those of the old world.
+        inputs, count = self._inputs.normaliser(), self.features.action_dimensions
+        matrix = torch.eye(self.features.size).double()
+        matrix[:, -count:] = torch.cat([actions.feedback, actions.gain], 1).T
+        shift = torch.zeros(self.features.size).double()
+        shift[-count:] = actions.offset
+        shift = (inputs.mean @ matrix + shift - inputs.mean) / inputs.scale
+        matrix = inputs.scale[:, None] * matrix / inputs.scale
+        # A snapshot that was taken keeps what it has.
+        self._best = {name: tensor.clone() for name, tensor in self._best.items()}
+        for weights in (self._weights, self._average, self._best):
+            first = weights["weight_0"].clone().double()
+            weights["bias_0"] += (shift @ first)[:, None]
+            weights["weight_0"].copy_(matrix @ first)
+        self._kept = {}
+        return True
+
+    def _empty_replays(self) -> tuple[Replay, Replay]:
+        features = self.features
+        widths = (features.state_dimensions, features.action_dimensions, features.outputs)
+        return (
+            Replay(widths, self.capacity, self.members),
+            Replay(widths, self.capacity // _HELD_OUT_EVERY, 1),
+        )
 
     @torch.no_grad()
     def _renormalise(self, inputs: Moments, targets: Moments) -> None:
@@ -405,7 +449,7 @@ class Ensemble(DynamicsModel):
     def outputs(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predict one step by the moments of the mixture of members; differentiable."""
         mean, variance = self._members(self._best, self._normal_inputs(states, actions))
-        noise = self._noise_factor * variance.mean(0)
+        noise = self.widening * self._noise_factor * variance.mean(0)
         variance = mean.var(0, correction=0) + noise
         targets = self._targets.normaliser()
         return (
@@ -473,7 +517,7 @@ class Ensemble(DynamicsModel):
         if self.probabilistic:
             lower, upper = self._best["lower_log_variance"], self._best["upper_log_variance"]
             bounds = lower[..., :size], upper[..., :size]
-        noise_scale = (self._noise_factor[:size].sqrt() * scale).float()
+        noise_scale = ((self.widening * self._noise_factor[:size]).sqrt() * scale).float()
         persistence = self._persistence[:size].float()
         return FoldedNetworks(weights, biases, noise_scale, persistence, bounds)
 

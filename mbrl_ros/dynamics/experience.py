@@ -22,6 +22,8 @@ from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 FORMAT = "mbrl_ros.experience.2"
 FILE_NAME = "experience.sqlite3"
 
+# Of files in which nothing has changed, and of older ones, it may be missing.
+_CHANGES = "CREATE TABLE IF NOT EXISTS changes (first INTEGER NOT NULL)"
 _TABLES = (
     "CREATE TABLE about (description TEXT NOT NULL)",
     "CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, started_at REAL NOT NULL)",
@@ -201,6 +203,44 @@ class Experience:
         cursor = self._database.execute("INSERT INTO runs (started_at) VALUES (?)", (time.time(),))
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def mark_change(self, stamp: int) -> None:
+        """Note that the world of this run has been another one since the step of that stamp.
+
+        Of no effect if no such step is stored. Raises ExperienceError if the disk refuses.
+        """
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                self._database.execute(_CHANGES)
+                self._database.execute(
+                    "INSERT INTO changes SELECT MIN(id) FROM transitions "
+                    "WHERE run = ? AND stamp >= ? HAVING MIN(id) IS NOT NULL",
+                    (self._run, stamp),
+                )
+        except sqlite3.Error as error:
+            raise ExperienceError(f"{self.path}: cannot be written: {error}") from None
+
+    def worlds(self, newest: int | None = None) -> list[Transitions]:
+        """Return the `newest` transitions (None: all), split where the world changed.
+
+        Oldest first; raises as `load`.
+        """
+        transitions = self.load(newest)
+        try:
+            self._database.execute("SELECT 1 FROM changes")
+        except sqlite3.Error:
+            return [transitions]
+        later = [
+            int(row[0])
+            for row in self._database.execute(
+                "SELECT (SELECT COUNT(*) FROM transitions WHERE id >= first) FROM changes "
+                "ORDER BY first"
+            )
+        ]
+        begins = [0, *(len(transitions) - count for count in later if count < len(transitions))]
+        ends = [*begins[1:], len(transitions)]
+        return [transitions[b:e] for b, e in zip(begins, ends, strict=True) if e > b]
 
     def load(self, newest: int | None = None) -> Transitions:
         """Return the `newest` transitions (None: all), oldest first.

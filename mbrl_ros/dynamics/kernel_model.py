@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.calibration import (
     PersistentNoise,
     noise_factor,
@@ -152,6 +153,22 @@ class KernelModel(DynamicsModel):
         self._fast, self._inverses = {}, None
         return moved > _FOUND and self._slices < _PATIENCE
 
+    def remembered(self) -> Transitions:
+        """Return the transitions that it still learns from."""
+        return self._remembering()
+
+    def relearn(self, known: Transitions, actions: ActionMap) -> bool:
+        """Condition on `known` alone, with the hyper-parameters that there are."""
+        before = dict(vars(self))
+        try:
+            self._rebuild(known, steps=0)
+        except Exception:
+            vars(self).update(before)
+            raise
+        self._slices = 0
+        self._fast = {}
+        return True
+
     def _rebuild(self, data: Transitions, steps: int) -> float:
         """Normalise and choose anew, after `steps` of fitting; return how far those went."""
         self._memory, self._newest = data, []
@@ -207,7 +224,7 @@ class KernelModel(DynamicsModel):
     @property
     def _noise(self) -> Tensor:
         """Variance of the noise, put right, (K,)."""
-        return self._hyperparameters.noise * self._noise_factor
+        return self._hyperparameters.noise * self._noise_factor * self.widening
 
     def _remembering(self, *more: Transitions) -> Transitions:
         """Return all that is remembered, and more."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.kinds import MODELS
 from mbrl_ros.robots.spec import RobotSpec
@@ -89,12 +90,15 @@ class DynamicsModel(ABC):
 
     A model is used from one thread at a time. `kind` is its name in the registry;
     `transitions` counts the steps of experience that it has seen (0: knows nothing).
+    `widening` >= 1 multiplies the variance of the noise, while a model of a world that has
+    just changed has yet to prove right.
     A kind supplies `update`, `outputs`, `snapshot` and `restore`; `improve` if it trains, and
     `stepper` for the propagations it can offer beyond `mean` and `ts1`.
     """
 
     kind: str
     transitions: int = 0
+    widening: float = 1.0
     planning_propagation: str = "mean"  # what suits planning best, time included
     compilable: bool = False  # whether `rollout` has something to compile
 
@@ -115,6 +119,18 @@ class DynamicsModel(ABC):
 
         Returns whether more of the same is expected to help. The learner calls it in the
         background, offline training until it returns False.
+        """
+        return False
+
+    def remembered(self) -> Transitions:
+        """Return the transitions that it still learns from, oldest first, as far as it has them."""
+        return Transitions.empty(self.features)
+
+    def relearn(self, known: Transitions, actions: ActionMap) -> bool:
+        """Learn from `known` in place of all that is remembered, after the world has changed.
+
+        actions: which old action does what an action does now; a kind that cannot start again
+        at once begins from there. Returns False, having done nothing, if it does not offer this.
         """
         return False
 

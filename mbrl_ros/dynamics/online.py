@@ -12,6 +12,9 @@ from math import nan, sqrt
 import torch
 from torch import Tensor
 
+from mbrl_ros.dynamics.action_map import ActionMap
+from mbrl_ros.dynamics.adaptation import Correction, correct
+from mbrl_ros.dynamics.change import ChangeDetector
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 
@@ -22,6 +25,15 @@ _FADING = 0.8
 # Nats a dimension by which the model in training may seem worse than the one in use: so few
 # transitions tell no better.
 _TOLERANCE = 0.1
+# After a change: transitions that are enough to learn from them as from any other, and factor
+# by which they grow until what is known from before is corrected once more.
+_SETTLED = 200
+_GROWTH = 1.2
+# Transitions from which on a model can be contradicted: before, it is only being learned.
+_YOUNG = 100
+# By which factor the noise is widened at most, share of the way that a transition moves it, and
+# the factor below which there is none.
+_WIDEST, _NARROWING, _NARROW = 100.0, 0.1, 1.5
 _NINETY_PERCENT = 1.6449  # half width of a normal distribution's central 90 %, in deviations
 
 
@@ -46,8 +58,11 @@ class OnlineLearner:
     in training must do as well as the adopted one before it may replace it.
     """
 
-    def __init__(self, make: Callable[[], DynamicsModel], window: int) -> None:
+    def __init__(
+        self, make: Callable[[], DynamicsModel], window: int, adapt: bool = True
+    ) -> None:
         self._make = make
+        self.adapt = adapt
         self._window = window
         self._seen = 0
         self._recent: deque[tuple[int, Tensor]] = deque()
@@ -57,6 +72,13 @@ class OnlineLearner:
         self._nothing = Transitions.empty(features)
         self._held_out = self._nothing
         self._start = (self.model.snapshot(), 0)
+        self._latest = self._nothing
+        self._detector = ChangeDetector(features.state_dimensions)
+        self.changes = 0  # of the world, since the start
+        self.changed_since = 0  # stamp of the first transition after the last of them
+        self.correction: Correction | None = None  # after the last of them, the newest
+        self.widening = 1.0  # for the adopted model, see DynamicsModel
+        self._adaptation: _Adaptation | None = None  # since the last of them
 
     def start_from(self, model: DynamicsModel) -> None:
         """Go on from a model that has learned already."""
@@ -77,6 +99,8 @@ class OnlineLearner:
         """Start again from a model that knows nothing."""
         self.model, self.adopted = self._make(), self._make()
         self._held_out, self._seen = self._nothing, 0
+        self._latest, self._adaptation, self.widening = self._nothing, None, 1.0
+        self._detector.forget()
         self._recent.clear()
 
     def learn(self, new: Transitions) -> None:
@@ -84,7 +108,14 @@ class OnlineLearner:
 
         Raises ValueError, having learned nothing, if the model refuses them.
         """
-        self._judge(new)
+        alarm = self._judge(new)
+        latest = self._latest + new
+        if alarm is not None and self._adaptation is None:
+            before = new[: max(len(new) - alarm, 0)]
+            self.model.update(before)
+            self._latest = latest[-_SETTLED:]
+            self.change(latest[-alarm:])
+            return
         numbers = torch.arange(self._seen, self._seen + len(new))
         held_out = numbers % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
         waiting = self._held_out + new[held_out]
@@ -92,6 +123,63 @@ class OnlineLearner:
         self.model.update(new[~held_out] + waiting[:released])
         self._held_out = waiting[released:]
         self._seen += len(new)
+        self._latest = latest[-_SETTLED:]
+        if self._adaptation is not None and len(new):
+            self._adapt_further(new, alarm is not None)
+
+    def change(self, new: Transitions) -> None:
+        """Take it that the world has been another one since the first of the transitions `new`.
+
+        What was known before is corrected by them, see `adaptation.correct`, and again when
+        there are more.
+        """
+        known = self.model.remembered()
+        old = known[~_contained(known, new)]
+        if len(old) == 0 or len(new) == 0:
+            return
+        before = self._make()
+        before.restore(self.model.snapshot())
+        before.transitions = self.model.transitions
+        unchanged = ActionMap.identity(before.features)
+        before.relearn(old, unchanged)  # what has been learned since is of the new world
+        self.changes += 1
+        self.changed_since = int(new.stamps[0])
+        self._adaptation = _Adaptation(before, old, new, unchanged)
+        if self.adopted.transitions:
+            self.widening = max(self.widening, float(_overrun(self.adopted, new).mean()))
+        self._revise()
+
+    def _adapt_further(self, new: Transitions, alarmed: bool) -> None:
+        adaptation = self._adaptation
+        assert adaptation is not None
+        adaptation.new = adaptation.new + new
+        count = len(adaptation.new)
+        if alarmed or count >= min(_GROWTH * adaptation.used, _SETTLED):
+            self._revise()
+
+    def _revise(self) -> None:
+        """Learn from the new, and from the old as the new corrects it."""
+        adaptation = self._adaptation
+        assert adaptation is not None
+        old, new = adaptation.old, adaptation.new
+        telling = torch.linspace(0, len(new) - 1, min(len(new), _SETTLED)).long()
+        found = correct(adaptation.before, old, new[telling])
+        # The model in training has taken over the last map already.
+        actions = found.actions.after(adaptation.actions)
+        if not self.model.relearn(found.apply(old) + new, actions):
+            self.model = self._make()
+            self.model.update(new)
+        adaptation.actions, adaptation.used = found.actions, len(new)
+        self.correction = found
+        self._held_out = self._nothing
+        self._detector.restart()
+        if len(new) >= _SETTLED:
+            self._adaptation = None
+
+    @property
+    def adapting(self) -> bool:
+        """Whether the world has changed so lately that this is not settled yet."""
+        return self._adaptation is not None or self.widening > 1.0
 
     def improve(self) -> bool:
         """Train for one slice; return whether more is expected to help."""
@@ -129,15 +217,67 @@ class OnlineLearner:
         error, change, inside = torch.stack(rows, dim=1)
         return Quality(len(rows), _relative(error, change), float(inside.mean()))
 
-    def _judge(self, new: Transitions) -> None:
+    def _judge(self, new: Transitions) -> int | None:
+        """Note how the adopted model predicts; return since when the world seems changed."""
         if len(new) == 0 or not new.isfinite():
-            return
+            return None
+        alarm = None
         if self.adopted.transitions:
+            if self.adapt and self.adopted.transitions >= _YOUNG:
+                alarm = self._watch(new)
+                self._narrow(new)
             rows = torch.stack(_residuals(self.adopted, new), dim=1)
             self._recent.extend(zip(new.stamps.tolist(), rows, strict=True))
         oldest = int(new.stamps[-1]) - self._window
         while self._recent and self._recent[0][0] < oldest:
             self._recent.popleft()
+        return alarm
+
+    def _watch(self, new: Transitions) -> int | None:
+        error, variance = _predicted(self.adopted, new)
+        change = self.model.features.deltas(new.states, new.next_states)
+        alarm = None
+        rows = zip(error.numpy(), variance.numpy(), change.numpy(), strict=True)
+        for later, row in zip(range(len(new) - 1, -1, -1), rows, strict=True):
+            age = self._detector.add(*row)
+            if age is not None:
+                alarm = age + later
+        return alarm
+
+
+    def _narrow(self, new: Transitions) -> None:
+        """Widen the noise as far as lately needed, after a change, until it is right as it is."""
+        if self.widening == 1.0:
+            return
+        for needed in _overrun(self.adopted, new).tolist():
+            self.widening += _NARROWING * (needed - self.widening)
+        if self.widening < _NARROW:
+            self.widening = 1.0
+
+
+@dataclass
+class _Adaptation:
+    """A change of the world that is being learned.
+
+    before: model of the old world. old, new: transitions of either. actions: the map that
+    the model in training has taken over. used: how many of the new ones that rests on.
+    """
+
+    before: DynamicsModel
+    old: Transitions
+    new: Transitions
+    actions: ActionMap
+    used: int = 0
+
+
+def _contained(data: Transitions, others: Transitions) -> Tensor:
+    """Return which of the transitions are among the others, (N,)."""
+    rows, wanted = (
+        [row.tobytes() for row in torch.cat([d.states, d.actions], 1).numpy()]
+        for d in (data, others)
+    )
+    known = set(wanted)
+    return torch.tensor([row in known for row in rows], dtype=torch.bool)
 
 
 def _predicted(model: DynamicsModel, data: Transitions) -> tuple[Tensor, Tensor]:
@@ -147,6 +287,12 @@ def _predicted(model: DynamicsModel, data: Transitions) -> tuple[Tensor, Tensor]
     angles = model.features.angles
     error[:, angles] = wrap_angle(error[:, angles])
     return error, variance
+
+
+def _overrun(model: DynamicsModel, data: Transitions) -> Tensor:
+    """Return by which factor squared errors exceed the variance stated, within bounds, (N,)."""
+    error, variance = _predicted(model, data)
+    return (error.square() / variance.clamp_min(1e-18)).mean(1).clamp(1.0, _WIDEST)
 
 
 def _residuals(model: DynamicsModel, data: Transitions) -> tuple[Tensor, Tensor, Tensor]:

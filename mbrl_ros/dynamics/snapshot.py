@@ -62,6 +62,7 @@ class SnapshotInfo:
     this model may be used, and from which tick on its successor may; a run in lockstep keeps
     to them, so that it repeats exactly. version: of the package that wrote it. delay: seconds
     from when a command is sent to when it is in force, under which the data were paired.
+    widening: see `DynamicsModel`.
     """
 
     kind: Text
@@ -80,6 +81,7 @@ class SnapshotInfo:
     version: Text
     format: Text
     delay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    widening: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
 
 
 _INFO = TypeAdapter(SnapshotInfo)
@@ -96,6 +98,7 @@ def describe(
     training_seconds: float = 0.0,
     data: str = "live",
     delay: float = 0.0,
+    widening: float = 1.0,
 ) -> SnapshotInfo:
     """Say what a snapshot of this model of this robot says about itself."""
     return SnapshotInfo(
@@ -115,6 +118,7 @@ def describe(
         version=mbrl_ros.__version__,
         format=FORMAT,
         delay=delay,
+        widening=widening,
     )
 
 
@@ -151,7 +155,7 @@ def decode(data: bytes, model: DynamicsModel, robot: RobotSpec) -> SnapshotInfo:
         model.restore(safetensors.torch.load(data))
     except Exception as error:
         raise SnapshotError(f"snapshot does not fit the model: {error}") from None
-    model.transitions = info.transitions
+    model.transitions, model.widening = info.transitions, info.widening
     return info
 
 

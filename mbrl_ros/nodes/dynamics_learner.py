@@ -35,7 +35,7 @@ from mbrl_ros.ros.conversions import (
     to_nanoseconds,
 )
 from mbrl_ros.ros.diagnostics import ERROR, OK, Diagnostics, Report
-from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
+from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
 from mbrl_ros.ros.qos import LATCHED, RECORDING
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -114,10 +114,17 @@ PARAMETERS = (
         True,
         "Measure how late commands take effect, and pair states with the actions in force then.",
     ),
+    Parameter(
+        "adapt",
+        "auto",
+        "What to do when the world seems to have changed: auto: correct what was known by what "
+        "is new, and widen the uncertainty meanwhile; none: learn on as if nothing had happened.",
+    ),
     *(option for options in OPTIONS.values() for option in options),
 )
 
 
+_ADAPT = ("auto", "none")
 # Stored transitions that a start learns from.
 _LOADED = 20_000
 # Slices of training that they get before the robot may move, at most.
@@ -154,12 +161,21 @@ class DynamicsLearner(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(values["threads"])
         self._robot = load_robot(values["robot"])
+        self._adapt = values["adapt"] == "auto"
+        if values["adapt"] not in _ADAPT:
+            raise ParameterError(
+                f"parameter 'adapt': is '{values['adapt']}', expected {' or '.join(_ADAPT)}"
+            )
         kind = values["model"]
         options = {o.name.partition(".")[2]: values[o.name] for o in OPTIONS.get(kind, ())}
         _check_size(make_model(kind, self._robot, values["seed"], **options), self._robot)
         self._learner = OnlineLearner(
-            lambda: make_model(kind, self._robot, values["seed"], **options), _QUALITY_WINDOW
+            lambda: make_model(kind, self._robot, values["seed"], **options),
+            _QUALITY_WINDOW,
+            adapt=self._adapt,
         )
+        self._changes = 0  # of the world
+        self._changed_at = 0.0  # the last of them, seconds of robot time
         self._quality = self._learner.quality()
         self._slices = values["slices"]
         self._cpu_share = values["cpu_share"]
@@ -174,6 +190,7 @@ class DynamicsLearner(ManagedNode):
         self._next_look = 0  # steps at which the delay is looked at next
         self._again = False  # whether all is to be learned again, under another delay
         self._pending = self._recorder.take()  # stored, not yet learned from
+        self._unmarked: int | None = None  # stamp of a change that is yet to be stored
         self._stored = 0
         self._unstored = 0
         self._snapshot = b""  # the last one published
@@ -231,17 +248,29 @@ class DynamicsLearner(ManagedNode):
                 ) from None
             self.get_logger().info(f"starting from {model_file}: {info.transitions} transitions")
             delay = info.delay or delay
+        worlds: list[Transitions] = []
         if self._experience is not None:
-            past = self._experience.load(newest=_LOADED)
+            found = self._experience.worlds(newest=_LOADED)
+            worlds = [world for world in found if len(world) >= self._first_update]
             self._stored = len(self._experience)
-            if len(past) >= self._first_update:
-                model.update(past)
-                for _ in range(_START_SLICES):
-                    if not model.improve():
-                        break
-                self.get_logger().info(f"learned from {len(past)} stored transitions")
+        if worlds:
+            # Of what came before a change only the last is of use: the new corrects it.
+            model.update(worlds[-2] if len(worlds) > 1 and self._adapt else worlds[-1])
+            self._improve(model)
         self._learner.start_from(model)
+        if len(worlds) > 1 and self._adapt:
+            self._learner.change(worlds[-1])
+            self._improve(self._learner.model)
+            self._learner.start_from(self._learner.model)
+            self._changes = self._learner.changes
+        if worlds:
+            self.get_logger().info(f"learned from {len(worlds[-1])} stored transitions")
         return delay
+
+    def _improve(self, model: DynamicsModel) -> None:
+        for _ in range(_START_SLICES):
+            if not model.improve():
+                break
 
     # -- data -------------------------------------------------------------------------------
 
@@ -285,6 +314,12 @@ class DynamicsLearner(ManagedNode):
             return None
 
     def _store_new(self) -> None:
+        if self._unmarked is not None and self._experience is not None:
+            stamp, self._unmarked = self._unmarked, None
+            try:
+                self._experience.mark_change(stamp)
+            except ExperienceError as error:
+                self.get_logger().error(str(error))
         new = self._recorder.take()
         if len(new) == 0:
             return
@@ -375,6 +410,7 @@ class DynamicsLearner(ManagedNode):
                 self._learner.restart()
             if len(job.new):
                 self._learner.learn(job.new)
+                self._note_change(int(job.new.stamps[-1]))
                 self._unpublished = True
                 more = all(self._learner.improve() for _ in range(self._slices))
             if job.again:
@@ -389,6 +425,17 @@ class DynamicsLearner(ManagedNode):
         self._quality = self._learner.quality()
         self._update_ms.append(1e3 * (time.perf_counter() - begin))
         return more
+
+    def _note_change(self, stamp: int) -> None:
+        """Say so, here and on disk, if the last update found the world changed."""
+        if self._learner.changes == self._changes:
+            return
+        self._changes = self._learner.changes
+        self._changed_at = stamp / NANOSECONDS
+        self._unmarked = self._learner.changed_since
+        self.get_logger().warning(
+            f"world changed at {self._changed_at:.2f} s: correcting what was known"
+        )
 
     def _until_publication(self) -> float | None:
         """Return for how many seconds to wait for new transitions; None: for ever."""
@@ -424,6 +471,7 @@ class DynamicsLearner(ManagedNode):
             effective_from,
             next_effective_from,
             delay=self._adopted_delay / NANOSECONDS,
+            widening=self._learner.widening,
         )
         self._snapshot = encode(model, info)
         self._publisher.publish(bytes_message(self._snapshot))
@@ -473,6 +521,8 @@ class DynamicsLearner(ManagedNode):
         update_ms = sorted(self._update_ms)
         median = update_ms[len(update_ms) // 2] if update_ms else float("nan")
         text = self._failure or ("learning" if update_ms else "waiting for transitions")
+        if self._learner.adapting and not self._failure:
+            text = f"world changed at {self._changed_at:.2f} s: forgetting what contradicts it"
         if self._paused.is_set():
             text = "paused"
         if self._unstored:
@@ -490,6 +540,8 @@ class DynamicsLearner(ManagedNode):
                 "model_transitions": self._learner.adopted.transitions,
                 "one_step_error": self._quality.one_step_error,
                 "coverage90": self._quality.coverage90,
+                "changes": self._changes,
+                "widening": self._learner.widening,
                 "judged_by": self._quality.transitions,
                 "delay_ms": 1e-6 * self._recorder.delay,
                 "models_published": self._publications,

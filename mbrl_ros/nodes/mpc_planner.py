@@ -597,6 +597,7 @@ class MpcPlanner(ManagedNode):
                 "actuation_delay_ms": 1e3 * self._delay.actuation,
                 "model_transitions": self._models.info.transitions if self._models.info else 0,
                 "model_age_s": model_age,
+                "model_widening": self._models.info.widening if self._models.info else 1.0,
                 "model_swap_ms_max": self._swap_ms,
                 "failed_plans": self._failed,
                 "discarded_trajectories": self._discarded,
