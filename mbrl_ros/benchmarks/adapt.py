@@ -9,8 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from rich.box import SIMPLE_HEAD

@@ -46,15 +46,25 @@ class Change:
 
 
 class GearedCartPole(CartPole):
-    """A cart-pole whose motor gives so many times the force that it is told."""
+    """A cart-pole whose motor gives so many times the force that it is told.
+
+    The ends of its rail stop the cart dead.
+    """
 
     def __init__(self, robot: RobotSpec, motor_gain: float) -> None:
         super().__init__(robot)
         self._motor_gain = motor_gain
+        self._rail = next(d.limits[1] for d in robot.state if d.limits is not None)
 
     def derivative(self, states: Tensor, actions: Tensor) -> Tensor:
         """As CartPole's."""
         return super().derivative(states, actions * self._motor_gain)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Integrate over one period, as far as the rail goes."""
+        position, velocity, angle, rate = super().step(states, actions).unbind(1)
+        velocity = torch.where(position.abs() < self._rail, velocity, 0.0)
+        return torch.stack([position.clamp(-self._rail, self._rail), velocity, angle, rate], 1)
 
 
 class LoadedArm(Arm):
@@ -106,7 +116,7 @@ def _cart_pole(name: str, motor_gain: float) -> Change:
     return Change(
         name,
         lambda: load_robot("cartpole"),
-        CartPole,
+        lambda robot: GearedCartPole(robot, 1.0),
         lambda robot: GearedCartPole(robot, motor_gain),
         place=(0.0, 0.0, 0.0, 0.0),
         spread=(0.5, 0.7, 0.8, 2.0),

@@ -1,6 +1,6 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Notices that the world has changed: a model that predicted well suddenly errs, and goes on so."""
+"""Notices that the world has changed: a model that predicted well errs, and goes on erring."""
 
 from __future__ import annotations
 

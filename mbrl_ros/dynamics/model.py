@@ -123,7 +123,7 @@ class DynamicsModel(ABC):
         return False
 
     def remembered(self) -> Transitions:
-        """Return the transitions that it still learns from, oldest first, as far as it has them."""
+        """Return the transitions that it still learns from; none if a kind does not tell."""
         return Transitions.empty(self.features)
 
     def relearn(self, known: Transitions, actions: ActionMap) -> bool:

@@ -58,9 +58,7 @@ class OnlineLearner:
     in training must do as well as the adopted one before it may replace it.
     """
 
-    def __init__(
-        self, make: Callable[[], DynamicsModel], window: int, adapt: bool = True
-    ) -> None:
+    def __init__(self, make: Callable[[], DynamicsModel], window: int, adapt: bool = True) -> None:
         self._make = make
         self.adapt = adapt
         self._window = window
@@ -243,7 +241,6 @@ class OnlineLearner:
             if age is not None:
                 alarm = age + later
         return alarm
-
 
     def _narrow(self, new: Transitions) -> None:
         """Widen the noise as far as lately needed, after a change, until it is right as it is."""
