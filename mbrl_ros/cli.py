@@ -660,6 +660,49 @@ def bench_sample_efficiency(
             raise _fail(f"--plot {plot}: {error}", 1) from None
 
 
+@bench.command("adapt")
+def bench_adapt(
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw cost over time there (PNG, PDF).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One minute, not fifteen.")] = False,
+    changes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Of slippery_patch, doubled_payload, halved_motor_gain, reversed_actuator.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="KIND", help="Kind of dynamics model.")] = "gp",
+    seed: SeedOption = 0,
+) -> None:
+    """Change the world under a moving robot: what it costs, and how long, by who adapts how."""
+    from rich.console import Console
+
+    from mbrl_ros.benchmarks import adapt
+
+    _check_folder(json_file)
+    _check_folder(plot, "--plot")
+    try:
+        rows, courses = adapt.run(
+            None if changes is None else _names(changes, ()),
+            model,
+            adapt.QUICK if quick else adapt.FULL,
+            seed,
+            _say,
+        )
+    except adapt.BenchmarkError as error:
+        raise _fail(str(error), 1) from None
+    Console().print(adapt.table(rows))
+    _write_json(json_file, [asdict(row) for row in rows])
+    if plot is not None:
+        try:
+            adapt.draw(courses, plot)
+        except (OSError, ValueError) as error:
+            raise _fail(f"--plot {plot}: {error}", 1) from None
+
+
 def _check_folder(path: Path | None, option: str = "--json") -> None:
     """Refuse a file that could not be written in the end, before the work is done."""
     if path is not None and not path.absolute().parent.is_dir():

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -306,3 +307,37 @@ def table(rows: Sequence[Row]) -> Table:
                 end_section=variant == VARIANTS[-1],
             )
     return result
+
+
+def draw(courses: Sequence[Course], path: Path) -> None:
+    """Draw the running cost of every variant, one panel a change, the median of the seeds.
+
+    path: PNG, PDF or what else Matplotlib writes. Raises OSError if the file cannot be written,
+    ValueError for an unknown ending.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    changes = list(dict.fromkeys(course.change for course in courses))
+    figure, axes = pyplot.subplots(
+        1, len(changes), figsize=(0.5 + 4.0 * len(changes), 3.6), squeeze=False
+    )
+    for panel, change in zip(axes[0], changes, strict=True):
+        for variant in VARIANTS:
+            some = [c for c in courses if (c.change, c.variant) == (change, variant)]
+            period = some[0].period
+            window = round(_WINDOW / period)
+            costs = torch.stack([course.costs for course in some])
+            running = costs.unfold(1, window, 1).mean(2).median(0).values
+            panel.plot(period * torch.arange(len(running)), running, label=variant)
+        panel.set(title=change, xlabel="time since the change, s", yscale="log")
+        panel.grid(True, which="both", alpha=0.2)
+    axes[0][0].set_ylabel(f"stage cost, mean of the next {_WINDOW:g} s")
+    axes[0][0].legend()
+    figure.tight_layout()
+    try:
+        figure.savefig(path, dpi=110)
+    finally:
+        pyplot.close(figure)

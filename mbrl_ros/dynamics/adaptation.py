@@ -23,8 +23,8 @@ _HUBER = 3.0  # deviations from which on an error weighs less
 # The map has to explain such a share of the errors, and must not magnify or shrink by more.
 _EXPLAINED, _MOST_GAIN = 0.5, 10.0
 # Length scales, in root mean squared distances between inputs, and noise, among which the
-# likelihood chooses.
-_LENGTHSCALES = (0.35, 0.7, 1.4, 2.8)
+# likelihood chooses. None is so long that it would reach where nothing new has been seen.
+_LENGTHSCALES = (0.175, 0.35)
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
