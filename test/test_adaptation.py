@@ -204,7 +204,7 @@ def test_a_model_that_is_only_young_is_not_contradicted():
 def test_uncertainty_is_wide_after_a_change_and_narrow_again_when_the_model_proves_right():
     learner = learner_of("gp", **FAST)
     assert (learner.widening, learner.adapting) == (1.0, False)
-    go_on(learner, updates=1, gain=0.5)
+    go_on(learner, updates=2, gain=-1.0)
     assert learner.changes == 1
     assert learner.adapting
     widest = learner.widening
@@ -214,7 +214,7 @@ def test_uncertainty_is_wide_after_a_change_and_narrow_again_when_the_model_prov
     learner.adopted.widening = widest
     assert (learner.adopted.predict(states, actions)[1] > plain).all()
     learner.adopted.widening = 1.0
-    go_on(learner, updates=45, gain=0.5)
+    go_on(learner, updates=45, gain=-1.0)
     assert (learner.widening, learner.adapting) == (1.0, False)
     assert learner.changes == 1
 
@@ -222,7 +222,7 @@ def test_uncertainty_is_wide_after_a_change_and_narrow_again_when_the_model_prov
 def test_a_second_change_is_another_one():
     learner = learner_of("gp", **FAST)
     go_on(learner, updates=45, gain=0.5)
-    go_on(learner, updates=3, gain=1.0)
+    go_on(learner, updates=8, gain=1.0)
     assert learner.changes == 2
     assert one_step_error(learner.adopted, world(200, 99)) < 0.05
 
