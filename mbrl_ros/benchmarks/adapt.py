@@ -54,7 +54,7 @@ class Effort:
 
 
 QUICK = Effort(("slippery_patch", "halved_motor_gain"), seeds=1, known=300, seconds=6.0)
-FULL = Effort(tuple(CHANGES), seeds=5, known=400, seconds=12.0)
+FULL = Effort(tuple(CHANGES), seeds=3, known=400, seconds=10.0)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,6 @@ def _cart_pole(name: str, motor_gain: float) -> Change:
         spread=(0.5, 0.7, 0.8, 2.0),
         start=(0.0, 0.0, 0.1, 0.0),
         goal=_in_turn(((0.5, 0.0), (-0.5, 0.0)), 2.0),
-        warm_up=3.8,  # just before the goal moves
     )
 
 

@@ -214,8 +214,8 @@ class Experience:
                 self._database.execute("BEGIN IMMEDIATE")
                 self._database.execute(_CHANGES)
                 self._database.execute(
-                    "INSERT INTO changes SELECT MIN(id) FROM transitions "
-                    "WHERE run = ? AND stamp >= ? HAVING MIN(id) IS NOT NULL",
+                    "INSERT INTO changes SELECT id FROM transitions "
+                    "WHERE run = ? AND stamp >= ? ORDER BY id LIMIT 1",
                     (self._run, stamp),
                 )
         except sqlite3.Error as error:
