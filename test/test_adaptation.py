@@ -3,14 +3,12 @@
 """A world that changes: when it is noticed, and what is kept of what was known."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pendulum import pendulum
-from stack import launch
 from typer.testing import CliRunner
 
 from mbrl_ros import cli
@@ -305,32 +303,3 @@ def test_the_benchmark_of_adaptation(tmp_path, monkeypatch):
     assert len(set(cost.values())) == 4  # what they did about it was not the same
     assert rows[-1]["recovery_s"] == 0.0
     assert picture.stat().st_size > 1000
-
-
-# -- the whole graph --------------------------------------------------------------------------
-
-
-def test_a_running_learner_notices_and_stores_that_the_motor_is_reversed(tmp_path):
-    parameters = tmp_path / "parameters.yaml"
-    parameters.write_text(
-        "/**/simulator:\n"
-        "  ros__parameters: {disturbance: motor_gain=-1.0, disturbance_at: 10.0}\n"
-        "/**/mpc_planner:\n"
-        "  ros__parameters: {samples: 150}\n",
-        "utf-8",
-    )
-    with launch(
-        tmp_path,
-        "pace:=lockstep",
-        "duration:=14.0",
-        "seed:=3",
-        f"params_file:={parameters}",
-        "experience:=lived",
-    ) as run:
-        assert run.wait(240.0) == 0, run.output
-    noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", run.output)]
-    assert len(noticed) == 1, run.output
-    assert 10.0 < noticed[0] < 11.0
-    worlds = Experience(tmp_path / "lived", load_robot("cartpole")).worlds()
-    assert len(worlds) == 2
-    assert 9.5 * SECOND < int(worlds[1].stamps[0]) < 10.6 * SECOND
