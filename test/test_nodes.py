@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import ParameterEvent
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
@@ -638,6 +639,13 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
             time.sleep(0.2)
             reached = "way point 2 of 2: [-0.5, 0]" in monitor.output
             assert reached == (position == 0.5 or tick == 3)
+        # Of a stack with another robot in the same domain, whose planner has the same name.
+        events = listener.node.create_publisher(ParameterEvent, "/parameter_events", STREAM)
+        matched(events)
+        stranger = RosParameter("goal", value=[1.0, 2.0, 3.0]).to_parameter_msg()
+        events.publish(ParameterEvent(node="/mpc_planner", changed_parameters=[stranger]))
+        wait_for(lambda: "not followed, goal: goal has 3 values" in monitor.output, "a warning")
+        assert monitor.running
         monitor.signal(signal.SIGINT)
         monitor.wait(20.0)
         report = json.loads((tmp_path / "run.json").read_text("utf-8"))

@@ -167,16 +167,20 @@ class RunMonitor(ManagedNode):
 
     def _set_goal(self, name: str, value: ParameterValue) -> None:
         goals, before = self._goals, list(self._goals.goal)
-        numbers = list(value.double_array_value)
-        # The planner has checked them.
-        if name == "waypoint_dwell":
-            goals.dwell = value.double_value
-        elif name == "goal":
-            goals.set_goal(numbers)
-        elif name == "waypoints":
-            goals.set_waypoints(numbers)
-        else:
-            goals.set_trajectory(numbers)
+        numbers = [float(x) for x in value.double_array_value or value.integer_array_value]
+        try:
+            if name == "waypoint_dwell":
+                goals.dwell = value.double_value or float(value.integer_value)
+            elif name == "goal":
+                goals.set_goal(numbers)
+            elif name == "waypoints":
+                goals.set_waypoints(numbers)
+            else:
+                goals.set_trajectory(numbers)
+        except ValueError as error:
+            # The planner has checked its own: this is one of another stack's.
+            self.get_logger().warning(f"not followed, {name}: {error}", throttle_duration_sec=10.0)
+            return
         if goals.goal == before:
             return
         self._record.change_goal(goals.goal)
