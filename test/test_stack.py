@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,24 @@ def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
     assert len(heard) >= 50
     assert heard[-1] >= 4_000_000_000
     assert [first.states[stamp] for stamp in heard] == [second.states[stamp] for stamp in heard]
+
+
+def test_a_changed_world_is_noticed_and_lived_with(tmp_path):
+    """The cart-pole is up from 4.15 s on; at 6 s its motor loses half of what it does."""
+    change = tmp_path / "change.yaml"
+    change.write_text(
+        "/**/simulator:\n"
+        "  ros__parameters: {disturbance: 'motor_gain=0.5', disturbance_at: 6.0}\n",
+        "utf-8",
+    )
+    arguments = ("pace:=lockstep", "duration:=8.0", "seed:=1", f"params_file:={change}")
+    report = tmp_path / "run.json"
+    with launch(tmp_path, *arguments, f"report:={report}") as run:
+        assert run.wait() == 0, run.output
+    noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", run.output)]
+    assert len(noticed) == 1
+    assert 6.0 < noticed[0] < 7.0
+    assert json.loads(report.read_text("utf-8"))["at_goal_since_s"] < 6.0
 
 
 def test_the_demo_fails_and_says_why_when_the_pole_is_not_up(tmp_path):
