@@ -20,6 +20,7 @@ _NEGLIGIBLE = 0.02
 _GAIN_PRIOR, _OFFSET_PRIOR = 1.0, 0.3
 _ITERATIONS = 10
 _HUBER = 3.0  # deviations from which on an error weighs less
+_OUTLIER = 10.0  # deviations that an error counts as at most when a correction is judged
 # The map has to explain such a share of the errors, and must not magnify or shrink by more.
 _EXPLAINED, _MOST_GAIN = 0.5, 10.0
 # Length scales, in root mean squared distances between inputs, and noise, among which the
@@ -46,6 +47,43 @@ class Correction:
         """
         moved = replace(old, actions=self.actions.new(old.states, old.actions))
         return replace(moved, next_states=old.next_states + self.errors.mean(moved))
+
+
+@dataclass(frozen=True)
+class Merit:
+    """How far the old model errs on steps that a correction had not seen.
+
+    without, corrected: sums of squares, in stated deviations. errors: how many they are; those
+    that are small either way are left out, for where nothing happens all models are right.
+    """
+
+    without: float = 0.0
+    corrected: float = 0.0
+    errors: int = 0
+
+    def __add__(self, other: Merit) -> Merit:
+        return Merit(
+            self.without + other.without,
+            self.corrected + other.corrected,
+            self.errors + other.errors,
+        )
+
+
+def merit(model: DynamicsModel, found: Correction, fresh: Transitions) -> Merit:
+    """Judge a correction of an old model by steps that came after it was found."""
+    deviation = _deviation(model, fresh, fresh)
+    unchanged = ActionMap.identity(model.features)
+    errors = torch.stack(
+        [
+            _errors(model, fresh, unchanged),
+            _errors(model, fresh, found.actions) + found.errors.mean(fresh),
+        ]
+    )
+    # A single one is limited, so that no outlier decides.
+    squares = (errors / deviation).square().clamp_max(_OUTLIER**2)
+    notable = squares.amax(0) > _HUBER**2
+    without, corrected = (float(each[notable].sum()) for each in squares)
+    return Merit(without, corrected, int(notable.sum()))
 
 
 class ErrorModel:
@@ -92,9 +130,7 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     Neither may be empty.
     """
     features = model.features
-    change = features.deltas(old.states, old.next_states).square().mean(0)
-    _, variance = model.predict(new.states, new.actions)
-    deviation = (variance + _NEGLIGIBLE**2 * change + 1e-18).sqrt()
+    deviation = _deviation(model, old, new)
     actions = _actions(model, old, new, deviation)
     moved = actions.new(old.states, old.actions)
     inputs = torch.cat(
@@ -103,6 +139,13 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     scale = inputs.std(0)
     scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
     return Correction(actions, ErrorModel(features, new, -_errors(model, new, actions), scale))
+
+
+def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:
+    """Return the deviations (N, D) in which errors on `data` are counted."""
+    change = model.features.deltas(usual.states, usual.next_states).square().mean(0)
+    _, variance = model.predict(data.states, data.actions)
+    return (variance + _NEGLIGIBLE**2 * change + 1e-18).sqrt()
 
 
 def _errors(model: DynamicsModel, data: Transitions, actions: ActionMap) -> Tensor:

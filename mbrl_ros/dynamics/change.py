@@ -21,6 +21,7 @@ _NEGLIGIBLE = 0.05
 # Transitions over which the model's usual errors and the robot's usual changes are averaged, and
 # how much larger than usual an error may at most count there: a change is not to become usual.
 _MEMORY, _OUTLIER = 200, 4.0
+_LATELY = 30
 
 
 class ChangeDetector:
@@ -44,6 +45,7 @@ class ChangeDetector:
         """Start again with nothing known about usual errors."""
         self._judged = 0
         self._usual = np.ones(self._dimensions)  # mean normalised squared error
+        self._lately = np.ones(self._dimensions)  # the same of the newest transitions
         self._change = np.zeros(self._dimensions)  # mean squared change of state
         self.restart()
 
@@ -51,6 +53,11 @@ class ChangeDetector:
         """Start the sums again, as after an alarm that has been acted on."""
         self._sums = np.zeros(self._dimensions)
         self._since = np.zeros(self._dimensions, dtype=int)  # transitions since it was zero
+
+    def excuse(self) -> None:
+        """Take the errors of late for usual: they were no change of the world."""
+        self._usual = np.maximum(self._usual, self._lately)
+        self.restart()
 
     def add(
         self,
@@ -67,6 +74,7 @@ class ChangeDetector:
         self._change += (np.square(change) - self._change) / min(self._judged, _MEMORY)
         negligible = _NEGLIGIBLE**2 * self._change + 1e-18
         normalised = np.square(error) / (variance + negligible)
+        self._lately += (normalised - self._lately) / _LATELY
         usual = np.maximum(self._usual, 1.0)
         gain = 0.5 * (1.0 - _RATIO**-2) * normalised / usual - math.log(_RATIO)
         self._usual += (np.minimum(normalised, _OUTLIER * usual) - self._usual) / _MEMORY

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan, sqrt
 
 import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
-from mbrl_ros.dynamics.adaptation import Correction, correct
+from mbrl_ros.dynamics.adaptation import Correction, Merit, correct, merit
 from mbrl_ros.dynamics.change import ChangeDetector
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
@@ -29,6 +29,9 @@ _TOLERANCE = 0.1
 # by which they grow until what is known from before is corrected once more.
 _SETTLED = 200
 _GROWTH = 1.2
+# A correction must explain such a share of the errors that come after it, once there are so many:
+# otherwise the world has not changed, the model has only been wrong about it.
+_PROVEN, _EXPLAINED = 40, 0.3
 # Transitions from which on a model can be contradicted: before, it is only being learned.
 _YOUNG = 100
 # By which factor the noise is widened at most, share of the way that a transition moves it, and
@@ -73,6 +76,7 @@ class OnlineLearner:
         self._latest = self._nothing
         self._detector = ChangeDetector(features.state_dimensions)
         self.changes = 0  # of the world, since the start
+        self.false_alarms = 0  # changes that were taken back, because nothing came of them
         self.changed_since = 0  # stamp of the first transition after the last of them
         self.correction: Correction | None = None  # after the last of them, the newest
         self.widening = 1.0  # for the adopted model, see DynamicsModel
@@ -151,6 +155,13 @@ class OnlineLearner:
         adaptation = self._adaptation
         assert adaptation is not None
         adaptation.new = adaptation.new + new
+        assert self.correction is not None
+        proven = self.proven
+        adaptation.merit += merit(adaptation.before, self.correction, new)
+        explained = 1.0 - adaptation.merit.corrected / max(adaptation.merit.without, 1e-12)
+        if self.proven and not proven and explained < _EXPLAINED:
+            self._take_back()
+            return
         count = len(adaptation.new)
         if alarmed or count >= min(_GROWTH * adaptation.used, _SETTLED):
             self._revise()
@@ -173,6 +184,23 @@ class OnlineLearner:
         self._detector.restart()
         if len(new) >= _SETTLED:
             self._adaptation = None
+
+    @property
+    def proven(self) -> bool:
+        """Whether the last change of the world will not be taken back any more."""
+        return self._adaptation is None or self._adaptation.merit.errors >= _PROVEN
+
+    def _take_back(self) -> None:
+        """Go on as if there had been no alarm."""
+        adaptation = self._adaptation
+        assert adaptation is not None
+        self.model = adaptation.before
+        self.model.update(adaptation.new)
+        self.changes -= 1
+        self.false_alarms += 1
+        self.correction, self._adaptation, self.widening = None, None, 1.0
+        self._held_out = self._nothing
+        self._detector.excuse()
 
     @property
     def adapting(self) -> bool:
@@ -257,7 +285,8 @@ class _Adaptation:
     """A change of the world that is being learned.
 
     before: model of the old world. old, new: transitions of either. actions: the map that
-    the model in training has taken over. used: how many of the new ones that rests on.
+    the model in training has taken over. used: how many of the new ones that rests on. merit:
+    of the corrections so far.
     """
 
     before: DynamicsModel
@@ -265,6 +294,7 @@ class _Adaptation:
     new: Transitions
     actions: ActionMap
     used: int = 0
+    merit: Merit = field(default_factory=Merit)
 
 
 def _contained(data: Transitions, others: Transitions) -> Tensor:

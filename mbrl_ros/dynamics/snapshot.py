@@ -80,8 +80,8 @@ class SnapshotInfo:
     created_at: IsoTime
     version: Text
     format: Text
-    delay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    widening: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+    delay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+    widening: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
 
 _INFO = TypeAdapter(SnapshotInfo)

@@ -190,6 +190,7 @@ class DynamicsLearner(ManagedNode):
         self._next_look = 0  # steps at which the delay is looked at next
         self._again = False  # whether all is to be learned again, under another delay
         self._pending = self._recorder.take()  # stored, not yet learned from
+        self._uncertain = False  # whether the last change may yet be taken back
         self._unmarked: int | None = None  # stamp of a change that is yet to be stored
         self._stored = 0
         self._unstored = 0
@@ -427,15 +428,22 @@ class DynamicsLearner(ManagedNode):
         return more
 
     def _note_change(self, stamp: int) -> None:
-        """Say so, here and on disk, if the last update found the world changed."""
-        if self._learner.changes == self._changes:
-            return
-        self._changes = self._learner.changes
-        self._changed_at = stamp / NANOSECONDS
-        self._unmarked = self._learner.changed_since
-        self.get_logger().warning(
-            f"world changed at {self._changed_at:.2f} s: correcting what was known"
-        )
+        """Say so if the last update found a changed world, and note it once that is certain."""
+        before, self._changes = self._changes, self._learner.changes
+        if self._changes > before:
+            self._changed_at = stamp / NANOSECONDS
+            self._uncertain = True
+            self.get_logger().warning(
+                f"world changed at {self._changed_at:.2f} s: correcting what was known"
+            )
+        elif self._changes < before:
+            self._uncertain = False
+            self.get_logger().warning(
+                "the world has not changed after all: the model was only wrong about it"
+            )
+        if self._uncertain and self._learner.proven:
+            self._uncertain = False
+            self._unmarked = self._learner.changed_since
 
     def _until_publication(self) -> float | None:
         """Return for how many seconds to wait for new transitions; None: for ever."""
