@@ -296,11 +296,12 @@ def test_hardware_moves_only_once_armed(tmp_path):
             wait_for(lambda: len(listener.commands) > 40, "commands")
             assert "simulator" not in run.nodes()
             timer.cancel()  # the robot falls silent
+            silent = "no (action|state) in time: going to the safe command"
+            wait_for(lambda: re.search(silent, run.output), "the time-out", 10.0)
             wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
             run.signal(signal.SIGINT)
             assert run.wait(30.0) == 0
         assert listener.commands[-1] == SAFE
-        assert "no action in time: going to the safe command" in run.output
 
 
 def test_a_simulation_in_lockstep_goes_on_when_the_guard_stops_the_robot(tmp_path, cartpole_file):
