@@ -40,7 +40,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 
 from mbrl_ros.resources import config_directory
-from mbrl_ros.ros.client import trigger
+from mbrl_ros.ros.client import CommandError, trigger
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
 
@@ -131,6 +131,15 @@ def simulate(folder: Path, seed: int, seconds: float) -> tuple[Path, float | Non
     return path, json.loads(report.read_text("utf-8"))["solved_at_s"]
 
 
+def armed() -> bool:
+    """Arm the guard, which refuses while a busy machine keeps an input of it from being fresh."""
+    try:
+        trigger("command_guard", "arm")
+    except CommandError:
+        return False
+    return True
+
+
 def run_on_hardware(
     folder: Path, seed: int, variant: str, model: Path, seconds: float, delay: float
 ) -> dict[str, object]:
@@ -163,7 +172,7 @@ def run_on_hardware(
     try:
         # The planner is ready when it answers states; the guard lets nothing through yet.
         wait_for(lambda: int(listener.planner.get("ticks", "0")) > 20, "the stack")
-        trigger("command_guard", "arm")
+        wait_for(armed, "a guard that lets itself be armed")
         run.wait(PATIENCE)
     finally:
         end(run)
