@@ -138,7 +138,13 @@ class Supervisor:
             # A session of its own: Ctrl-C in the terminal reaches this process alone, which
             # then stops the nodes in order.
             start_new_session=True,
-            env=os.environ | {PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            env=os.environ
+            | {
+                PARENT_VARIABLE: str(os.getpid()),
+                "PYTHONUNBUFFERED": "1",
+                # A folder `mbrl_ros` in the working directory is not to be taken for the package.
+                "PYTHONSAFEPATH": "1",
+            },
         )
         assert child.stdout is not None
         reader = threading.Thread(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from sensor_msgs.msg import JointState
@@ -243,6 +244,23 @@ def test_bad_arguments_are_refused_before_anything_starts(arguments, reason):
     assert refused.returncode == 2
     assert reason in refused.stderr
     assert refused.stdout == ""
+
+
+def test_a_folder_of_the_packages_name_is_not_taken_for_it(tmp_path):
+    """As where a clone lies in the working directory."""
+    (tmp_path / "mbrl_ros").mkdir()
+    command = [str(Path(sys.executable).parent / "mbrl"), "launch", "mpc.launch.py"]
+    done = subprocess.run(
+        [*command, "pace:=lockstep", "duration:=1.5"],
+        cwd=tmp_path,
+        # As installed: with it, the package would be found before the folder.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "planning with what was learned" in done.stdout
 
 
 def test_the_arguments_are_listed():

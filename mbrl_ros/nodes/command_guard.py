@@ -177,7 +177,9 @@ class CommandGuardNode(ManagedNode):
                 stamped, self._now(), self._watch_time(stamped.stamp)
             )
         except RefusedError as refusal:
-            if refusal.reason != "repeated":
+            if refusal.reason == "not_ready":
+                self.get_logger().info(f"action refused: {refusal}", throttle_duration_sec=10.0)
+            elif refusal.reason != "repeated":
                 self.get_logger().error(f"action refused: {refusal}", throttle_duration_sec=1.0)
             if self._lockstep and refusal.reason == "not_ready":
                 self._on_watch()

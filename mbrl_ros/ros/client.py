@@ -29,6 +29,7 @@ from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 
 _PATIENCE = 10.0  # seconds for a node to be found and to answer
+_GONE = 15.0  # seconds without a state after which a status has nothing more to follow
 _SILENCE = 2.0  # seconds without a state after which a line says so
 _IS_IT_RUNNING = "is the stack running, in this ROS_DOMAIN_ID and namespace?"
 
@@ -98,7 +99,7 @@ def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, flo
 def follow_status(namespace: str = "", once: bool = False) -> None:
     """Print a line a second until interrupted, or only one.
 
-    Raises CommandError if nothing is heard of the stack.
+    Raises CommandError if nothing is heard of the stack, or nothing more for a while.
     """
     state: JointState | None = None
     heard = 0.0
@@ -125,6 +126,8 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
                     if now - begin > _PATIENCE:
                         raise CommandError(f"nothing heard; {_IS_IT_RUNNING}")
                     continue
+                if now - heard > _GONE:
+                    raise CommandError(f"nothing heard for {_GONE:g} s: the stack has ended")
                 if now >= next_line:
                     next_line = now + 1.0
                     live = sys.stdout.isatty() and not once
