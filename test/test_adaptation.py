@@ -219,23 +219,22 @@ def test_uncertainty_is_wide_after_a_change_and_narrow_again_when_the_model_prov
     assert learner.changes == 1
 
 
-def test_a_change_that_explains_nothing_is_taken_back():
-    """States start to jump at random: no other world, and nothing to be corrected."""
+def test_a_change_that_makes_matters_worse_is_taken_back():
+    """The robot is shoved for 15 steps: no other world, although it looks like one."""
     learner, stubborn = learner_of("gp", **FAST), learner_of("gp", adapt=False, **FAST)
-    generator = torch.Generator().manual_seed(0)
     alarmed = False
     for seed in range(40):
         data = world(5, 500 + seed)
-        jumps = 0.2 * torch.randn(5, 2, generator=generator, dtype=torch.float64)
+        shove = 0.5 if seed < 3 else 0.0
         for one in (learner, stubborn):
-            one.learn(replace(data, next_states=data.next_states + jumps))
+            one.learn(replace(data, next_states=data.next_states + shove))
             one.improve()
             if one.better:
                 one.adopt()
         alarmed |= learner.changes == 1
     assert alarmed
-    assert (learner.changes, learner.false_alarms) == (0, 1)
-    assert not learner.adapting
+    assert (learner.changes, learner.adapting) == (0, False)
+    assert learner.false_alarms > 0
     found, expected = (one_step_error(one.adopted, world(200, 99)) for one in (learner, stubborn))
     assert found < 1.2 * expected + 0.02
 

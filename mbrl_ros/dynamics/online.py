@@ -29,9 +29,10 @@ _TOLERANCE = 0.1
 # by which they grow until what is known from before is corrected once more.
 _SETTLED = 200
 _GROWTH = 1.2
-# A correction must explain such a share of the errors that come after it, once there are so many:
-# otherwise the world has not changed, the model has only been wrong about it.
-_PROVEN, _EXPLAINED = 40, 0.3
+# Once so many errors have come after a correction, it must have made them smaller: otherwise the
+# world has not changed, the model has only been wrong about it. To ask for more would forfeit what
+# is right in the correction of a young or foreign model, as when simulation gives way to hardware.
+_PROVEN = 40
 # Transitions from which on a model can be contradicted: before, it is only being learned.
 _YOUNG = 100
 # By which factor the noise is widened at most, share of the way that a transition moves it, and
@@ -158,8 +159,8 @@ class OnlineLearner:
         assert self.correction is not None
         proven = self.proven
         adaptation.merit += merit(adaptation.before, self.correction, new)
-        explained = 1.0 - adaptation.merit.corrected / max(adaptation.merit.without, 1e-12)
-        if self.proven and not proven and explained < _EXPLAINED:
+        worse = adaptation.merit.corrected > adaptation.merit.without
+        if self.proven and not proven and worse:
             self._take_back()
             return
         count = len(adaptation.new)
