@@ -11,7 +11,8 @@ import torch
 from mbrl_ros.dynamics.ensemble import Ensemble
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import DynamicsModel
-from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, evaluate, train
+from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, train
+from mbrl_ros.imagination.episodes import evaluate
 
 LENGTH = 4
 SMALL = {"hidden": 32, "batch_size": 64, "learning_rate": 3e-3, "discount": 0.9, "averaging": 0.05}

@@ -17,8 +17,9 @@ from mbrl_ros.benchmarks.logs import INSTALL, MissingPackage
 from mbrl_ros.benchmarks.sample_efficiency import Agent, Task
 from mbrl_ros.dynamics.ensemble import Ensemble
 from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, evaluate, train
+from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, train
 from mbrl_ros.imagination.dyna_q import DynaQ, Settings, agent_for, interact
+from mbrl_ros.imagination.episodes import evaluate
 
 _LONGEST = 200  # steps of an episode that is evaluated in a maze
 _EVALUATIONS = 60  # of each run in the Dyna maze

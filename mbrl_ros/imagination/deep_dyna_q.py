@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot, smooth_l1_loss
 
-from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Transitions
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.imagination.episodes import Values
 from mbrl_ros.imagination.memory import Batch, Memory
 from mbrl_ros.imagination.policy import Layer, networks
 from mbrl_ros.imagination.rollouts import Imagination, Reward, Termination
@@ -30,8 +30,6 @@ from mbrl_ros.imagination.sac import configure
 from mbrl_ros.planning.planner import Setting
 
 _LEAST_RATE = 1e-3  # of discounting, in the unit of values
-
-Values = NDArray[np.float64]
 
 
 class DeepDynaQ:
@@ -219,7 +217,8 @@ class DeepDynaQ:
         if self._imagination is None:
             return
         if since % self.model_interval == 0:
-            self._teach()
+            self._imagination.teach(self._new, self.slices)
+            self._new = []
         if since % self.rollout_interval == 0:
             starts = self._real.draw(self.rollouts, self._generator).states
             self._imagined.append(
@@ -228,17 +227,6 @@ class DeepDynaQ:
         if len(self._imagined):
             for _ in range(self.planning_updates):
                 self._update(self._imagined.draw(self.batch_size, self._generator))
-
-    def _teach(self) -> None:
-        assert self.model is not None
-        rows = Batch(torch.cat([step.rows for step in self._new]), *self.sizes)
-        self._new = []
-        states, actions, rewards, after, _ = (column.double() for column in rows.columns())
-        learned = rewards[:, None][:, : self.model.features.rewards]
-        self.model.update(Transitions(states, actions, after, learned))
-        for _ in range(self.slices):
-            if not self.model.improve():
-                break
 
     def _update(self, batch: Batch) -> None:
         """Take one step on the squared temporal difference, by Huber's loss."""
@@ -273,19 +261,3 @@ def train(agent: DeepDynaQ, environment: Any, steps: int, seed: int) -> Iterator
         agent.learn()
         yield step
         state = environment.reset()[0] if terminated or truncated else after
-
-
-def evaluate(
-    act: Callable[[Values], int], environment: Any, episodes: int, seed: int
-) -> list[float]:
-    """Return the sum of rewards of each of so many episodes; the same seed, the same episodes."""
-    returns = []
-    for episode in range(episodes):
-        state, _ = environment.reset(seed=seed + episode)
-        total, over = 0.0, False
-        while not over:
-            state, reward, terminated, truncated, _ = environment.step(act(state))
-            total += float(reward)
-            over = terminated or truncated
-        returns.append(total)
-    return returns

@@ -14,17 +14,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Transitions
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.imagination.episodes import Values
+from mbrl_ros.imagination.episodes import evaluate as episodes_of
 from mbrl_ros.imagination.memory import Batch, Memory
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.imagination.rollouts import Horizon, Imagination, Reward, Termination
 from mbrl_ros.imagination.sac import SAC, configure
 from mbrl_ros.planning.planner import Setting
-
-Values = NDArray[np.float64]
 
 
 class MBPO:
@@ -144,7 +143,8 @@ class MBPO:
             raise ValueError("a step holds a value that is not finite")
         step = Batch(torch.from_numpy(values[None]), *self.policy.sizes)
         self._real.append(step)
-        self._new.append(step)
+        if self._imagination is not None:
+            self._new.append(step)
         self.steps += 1
 
     def learn(self) -> None:
@@ -154,22 +154,12 @@ class MBPO:
         since = self.steps - self.warmup
         if self._imagination is not None:
             if since % self.model_interval == 0:
-                self._teach()
+                self._imagination.teach(self._new, self.slices)
+                self._new = []
             if since % self.rollout_interval == 0:
                 self._imagined.append(self._imagine(self._imagination))
         for _ in range(self.updates):
             self.sac.update(self._minibatch())
-
-    def _teach(self) -> None:
-        assert self.model is not None
-        rows = Batch(torch.cat([step.rows for step in self._new]), *self.policy.sizes)
-        self._new = []
-        states, actions, rewards, after, _ = (column.double() for column in rows.columns())
-        learned = rewards[:, None][:, : self.model.features.rewards]
-        self.model.update(Transitions(states, actions, after, learned))
-        for _ in range(self.slices):
-            if not self.model.improve():
-                break
 
     def _imagine(self, imagination: Imagination) -> Batch:
         if self.starts == "initial":
@@ -224,14 +214,8 @@ def evaluate(policy: Policy, environment: Any, episodes: int, seed: int) -> list
 
     The same seed (>= 0) gives the same episodes.
     """
-    returns = []
-    for episode in range(episodes):
-        state, _ = environment.reset(seed=seed + episode)
-        total, over = 0.0, False
-        while not over:
-            action = policy.act(torch.from_numpy(np.asarray(state))[None])[0].numpy()
-            state, reward, terminated, truncated, _ = environment.step(action)
-            total += float(reward)
-            over = terminated or truncated
-        returns.append(total)
-    return returns
+
+    def act(state: Values) -> Values:
+        return policy.act(torch.from_numpy(np.asarray(state))[None])[0].numpy()
+
+    return episodes_of(act, environment, episodes, seed)

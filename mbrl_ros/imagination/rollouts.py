@@ -11,14 +11,14 @@ Optimization", ICLR 2018): the same rollouts from other starts, over more steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.features import wrap_angle
-from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Transitions
 from mbrl_ros.imagination.memory import Batch
 
 Act = Callable[[Tensor], Tensor]  # states (N, D) -> actions (N, A) in the robot's units
@@ -93,6 +93,16 @@ class Imagination:
         self.propagation, self.max_novelty = propagation, max_novelty
         self._reward, self._termination = reward, termination
         self._generator = torch.Generator().manual_seed(seed)
+
+    def teach(self, steps: Sequence[Batch], slices: int) -> None:
+        """Let the model learn from real steps, at least one, by so many slices of training."""
+        rows = Batch(torch.cat([step.rows for step in steps]), *steps[0].sizes)
+        states, actions, rewards, after, _ = (column.double() for column in rows.columns())
+        learned = rewards[:, None][:, : self.model.features.rewards]
+        self.model.update(Transitions(states, actions, after, learned))
+        for _ in range(slices):
+            if not self.model.improve():
+                break
 
     @torch.no_grad()
     def rollouts(self, act: Act, starts: Tensor, steps: int) -> Batch:
