@@ -25,6 +25,8 @@ from mbrl_ros.resources import share_directory
 # Seconds that a process gets to end after SIGTERM, and after SIGKILL.
 _GRACE = 8.0
 _KILL_GRACE = 2.0
+# What takes the place of a dead guard looks for those that listen; then it has been heard.
+_REPLACEMENT_GRACE = 15.0
 # The monitor may still have a picture to draw.
 _MONITOR_GRACE = 30.0
 _POLL = 0.05
@@ -184,7 +186,7 @@ class Supervisor:
             status = child.poll()
             replacement = None if status is None else node.replacement(status)
             if replacement is not None:
-                self._finish([self._start(replacement, folder)], _GRACE)
+                self._finish([self._start(replacement, folder)], _REPLACEMENT_GRACE)
         self._end(order[1:-1], _GRACE)
         self._end(order[-1:], _MONITOR_GRACE)
         for reader in self._readers:

@@ -130,7 +130,8 @@ def running(tmp_path):
 def ends_safely(run, listener, pids):
     """Everything ends, the safe command is the last one, and no process is left."""
     status = run.wait(60.0)
-    wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+    said = f"the safe command; the run said\n{run.output}"
+    wait_for(lambda: listener.commands[-1] == SAFE, said, 5.0)
     wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end", 5.0)
     return status
 

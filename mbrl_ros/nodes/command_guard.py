@@ -60,7 +60,7 @@ PARAMETERS = (
     Parameter(
         "safe_command_only",
         False,
-        "Send the safe command for two seconds and end: for when a guard has died.",
+        "Send the safe command until all have heard it and end: for when a guard has died.",
     ),
     Parameter(
         "commanded_file",
@@ -74,8 +74,9 @@ PARAMETERS = (
 # last command to be acknowledged, in seconds.
 _LONGEST_RAMP = 1.0
 _LAST_COMMAND_TIMEOUT = 1.0
-# For how long the safe command is repeated in place of a guard that has died, and how long its
-# replacement waits for somebody to listen, in seconds.
+# For how long a replacement repeats the safe command, in seconds: after it found one more that
+# listens, and at least in all. DDS announces itself every 3 s, so that where a first word was
+# lost the robot may be found later than somebody who only looks on.
 _TAKE_OVER_SECONDS = 2.0
 _DISCOVERY_SECONDS = 4.0
 
@@ -262,19 +263,23 @@ class CommandGuardNode(ManagedNode):
             self.finished.set()
             return
         self._command = self._guard.release()
-        begin = time.monotonic()
-        heard: float | None = None
+        until = time.monotonic() + _DISCOVERY_SECONDS
+        known = 0
 
         def repeat() -> None:
-            nonlocal heard
-            now = time.monotonic()
-            if heard is None and self._commands.get_subscription_count() > 0:
-                heard = now
+            nonlocal known, until
             self._publish(self._command, self._now())
-            if now - (begin + _DISCOVERY_SECONDS if heard is None else heard) > _TAKE_OVER_SECONDS:
-                if heard is None:
-                    self.get_logger().error("nobody listened to the safe command")
-                self.finished.set()
+            now, listeners = time.monotonic(), self._commands.get_subscription_count()
+            if listeners > known:
+                known, until = listeners, max(until, now + _TAKE_OVER_SECONDS)
+            if now < until:
+                return
+            if known:
+                self._commands.wait_for_all_acked(Duration(seconds=_LAST_COMMAND_TIMEOUT))
+                self.get_logger().info(f"sent the safe command to {known} that listened; end")
+            else:
+                self.get_logger().error("nobody listened to the safe command")
+            self.finished.set()
 
         self.create_timer(0.02, repeat, clock=clock)
 
