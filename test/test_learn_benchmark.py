@@ -7,11 +7,16 @@ import math
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from mbrl_ros import cli
 from mbrl_ros.benchmarks import learn
+from mbrl_ros.benchmarks.plants import DiffDrive
+from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import Transitions
+from mbrl_ros.planning.planner import Problem, make_planner
+from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import robot_names
 
@@ -94,6 +99,44 @@ def test_a_good_episode_is_whole_and_earns_enough():
 
 def test_every_task_is_of_a_shipped_robot():
     assert set(learn.TASKS) <= set(robot_names())
+
+
+def tuned_settings(robot, kind):
+    """Return what the robot's tuning file says of this kind of planner."""
+    content = yaml.safe_load((config_directory() / "tuning" / f"{robot.name}.yaml").read_text())
+    parameters = content["/**/mpc_planner"]["ros__parameters"]
+    prefix = f"{kind}."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in parameters.items()
+        if name.startswith(prefix) or "." not in name
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "goal", "seed"),
+    [
+        ((0.47, -0.04, 0.2), (3.0, 0.0), 0),
+        ((0.47, -0.04, 0.2), (3.0, 0.0), 1),
+        ((0.47, 0.04, 0.0), (3.0, 0.0), 0),
+        ((1.72, 0.22, -0.9), (0.0, 1.0), 0),
+    ],
+)
+def test_diff_drive_does_not_stay_before_a_pillar(place, goal, seed):
+    # Even with a model that is the plant itself, the planner's defaults leave it there.
+    robot, kind = load_robot("diff_drive"), learn.TASKS["diff_drive"].planner
+    plant, angles = DiffDrive(robot), torch.tensor(robot.angle_mask)
+    planner = make_planner(kind, robot, **tuned_settings(robot, kind))
+    state, action, plan = torch.tensor([[*place, 0.0, 0.0]]).double(), torch.zeros(2), None
+    for tick in range(60):
+        problem = Problem(state[0].float(), torch.tensor(goal), action, seed=1000 * seed + tick)
+        plan = planner.plan(problem, plant, plan)
+        action = plan.actions[0]
+        state = plant.step(state, action[None].double())
+        state = torch.where(angles, wrap_angle(state), state)
+        if robot.goal_reached(state[0].tolist(), list(goal)):
+            return
+    pytest.fail(f"still at {state[0].tolist()} after six seconds")
 
 
 def test_an_unknown_robot_is_refused_at_once():
