@@ -630,6 +630,12 @@ def bench_sample_efficiency(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each agent.")] = None,
     seed: SeedOption = 0,
+    rows_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--rows", metavar="FILE", help="Measure nothing: show these rows of --json (again)."
+        ),
+    ] = None,
 ) -> None:
     """Compare agents with and without a model: return against real steps."""
     from rich.console import Console
@@ -640,15 +646,18 @@ def bench_sample_efficiency(
     _check_folder(json_file)
     _check_folder(plot, "--plot")
     try:
-        rows = sample_efficiency.run(
-            TASKS,
-            None if tasks is None else _names(tasks, ()),
-            None if agents is None else _names(agents, ()),
-            seeds,
-            seed,
-            quick,
-            _say,
-        )
+        if rows_files:
+            rows = [r for f in rows_files for r in sample_efficiency.read(f, TASKS)]
+        else:
+            rows = sample_efficiency.run(
+                TASKS,
+                None if tasks is None else _names(tasks, ()),
+                None if agents is None else _names(agents, ()),
+                seeds,
+                seed,
+                quick,
+                _say,
+            )
     except sample_efficiency.BenchmarkError as error:
         raise _fail(str(error), 1) from None
     Console().print(sample_efficiency.table(rows, TASKS))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mbrl_ros.benchmarks import continuous_tasks
-from mbrl_ros.benchmarks.continuous_tasks import SwingUp, learner, planner
+from mbrl_ros.benchmarks.continuous_tasks import SwingUp, UpTime, learner, planner
 from mbrl_ros.benchmarks.sample_efficiency_tasks import TASKS
 
 pytest.importorskip("mujoco")
@@ -55,17 +55,32 @@ def test_learners_are_judged_at_the_steps_that_they_should_be(model):
     agent = learner(SWING_UP, model, most=210, every=70, **settings)
     rows = list(agent(10_000, 0))
     assert [step for step, _ in rows] == [70, 140, 210]
-    assert all(-150.0 <= value < 0.0 for _, value in rows)
+    assert all(0.0 <= value <= 5.0 for _, value in rows)
     assert [step for step, _ in learner(SWING_UP, model, every=50)(100, 0)] == [50, 100]
 
 
-def test_a_planner_is_judged_by_the_episodes_in_which_it_learns():
-    agent = planner(
-        SWING_UP, lambda: SwingUp().robot, most=100, horizon=5, samples=10, interval=50
-    )
-    rows = list(agent(10_000, 0))
-    assert [step for step, _ in rows] == [50, 100]
-    assert rows == list(agent(100, 0))  # repeats
+def test_a_planner_is_judged_apart_from_what_it_learns():
+    def rows(**settings):
+        robot = SwingUp().robot
+        agent = planner(
+            SWING_UP, lambda: robot, most=100, horizon=5, samples=10, episodes=1, **settings
+        )
+        return list(agent(10_000, 0))
+
+    found = rows()
+    assert [step for step, _ in found] == [50, 100]
+    assert all(0.0 <= value <= 5.0 for _, value in found)
+    assert rows(every=100)[-1] == found[-1]  # a look at it changes nothing
+
+
+def test_the_swing_up_is_judged_by_the_time_that_the_pole_is_up():
+    judge = UpTime()
+    judge.reset(seed=0)
+    assert judge.step(np.zeros(1))[1] == 0.0
+    judge._state = torch.zeros(4).double()
+    assert judge.step(np.zeros(1))[1] == pytest.approx(0.1)
+    judge._state = torch.tensor([3.0, 0.0, 0.0, 0.0]).double()  # upright, but beyond the rail
+    assert judge.step(np.zeros(1))[1] == 0.0
 
 
 def test_every_continuous_task_has_agents_with_and_without_a_model():

@@ -90,6 +90,12 @@ def test_the_command_measures_the_mazes(tmp_path):
     assert list(rows[0]) == ["task", "agent", "seed", "step", "return"]
     assert plot.read_bytes().startswith(b"%PDF")
 
+    again = CliRunner().invoke(
+        app, ["bench", "sample-efficiency", "--rows", str(file), "--json", str(tmp_path / "b")]
+    )
+    assert again.exit_code == 0, again.stderr
+    assert json.loads((tmp_path / "b").read_text("utf-8")) == rows
+
     def mean_return(agent):
         return np.mean([row["return"] for row in rows if row["agent"] == agent])
 
@@ -104,4 +110,6 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
 
     assert "unknown task 'chess'; expected one of dyna-maze" in refused("--tasks", "chess")
     assert "unknown agent 'magic'" in refused("--agents", "magic")
+    (tmp_path / "bad").write_text('[{"task": "dyna-maze"}]', "utf-8")
+    assert "does not hold rows" in refused("--rows", str(tmp_path / "bad"))
     assert "there is no folder" in refused("--plot", str(tmp_path / "no" / "x.png"))

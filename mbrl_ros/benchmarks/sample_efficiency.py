@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
@@ -23,6 +24,22 @@ from mbrl_ros.benchmarks.timing import one_thread
 QUICK_SEEDS = 2
 _CONFIDENCE = 0.95
 _POINTS = 200  # of a curve that is drawn
+_WIDE = 4.0  # from this ratio of the agents' last steps on, steps are drawn on a logarithmic scale
+# One colour a way of learning: blue without a model, orange with imagination, green by planning.
+_COLOURS = {
+    "q-learning": "#1f77b4",
+    "dqn": "#1f77b4",
+    "dqn-6-updates": "#7fb6e0",
+    "sac": "#1f77b4",
+    "stable-baselines3": "#7fb6e0",
+    "dyna-q-5": "#fdae6b",
+    "dyna-q": "#fdae6b",
+    "dyna-q+": "#d94801",
+    "dyna-q-50": "#d94801",
+    "deep-dyna-q": "#d94801",
+    "sac-imagined": "#d94801",
+    "mpc-gp": "#2ca02c",
+}
 
 # (steps, seed) -> (real steps so far, return) again and again, until so many steps are made.
 # Raises MissingPackage if something is not installed.
@@ -109,6 +126,27 @@ def run(
             say(f"{task.name}: {name}, {count} seeds in {time.perf_counter() - begin:.0f} s")
     if not rows:
         raise BenchmarkError("there is nothing left to measure; no task has such agents")
+    return rows
+
+
+def read(path: Path, tasks: Mapping[str, Task]) -> list[Row]:
+    """Return the rows of a file that `--json` wrote; raises BenchmarkError if it holds others."""
+    try:
+        rows = [
+            Row(
+                str(row["task"]),
+                str(row["agent"]),
+                int(row["seed"]),
+                int(row["step"]),
+                math.nan if row["return"] is None else float(row["return"]),
+            )
+            for row in json.loads(path.read_text("utf-8"))
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BenchmarkError(f"{path} does not hold rows as --json writes them: {error}") from None
+    if not rows:
+        raise BenchmarkError(f"{path} holds no rows")
+    check_names("task", [row.task for row in rows], tasks)
     return rows
 
 
@@ -202,15 +240,16 @@ def draw(rows: Sequence[Row], tasks: Mapping[str, Task], path: Path) -> None:
     figure, axes = pyplot.subplots(
         height, columns, figsize=(4.3 * columns, 3.5 * height), squeeze=False
     )
-    colours = {name: f"C{i % 10}" for i, name in enumerate(agents_of(tasks.values()))}
     for panel, name in zip(axes.flat, names, strict=False):
         task, heights = tasks[name], list[float]()
+        ends = []
         for agent in dict.fromkeys(row.agent for row in rows if row.task == name):
             steps, mean, half = band(curves(rows, name, agent))
             if len(steps) > _POINTS:
                 chosen = np.linspace(0, len(steps) - 1, _POINTS).round().astype(int)
                 steps, mean, half = steps[chosen], mean[chosen], half[chosen]
-            colour = colours[agent]
+            colour = _COLOURS.get(agent, "grey")
+            ends.append(float(steps[-1]))
             panel.plot(steps, mean, color=colour, linewidth=1.5, label=agent)
             panel.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
             heights += mean.tolist()
@@ -222,6 +261,8 @@ def draw(rows: Sequence[Row], tasks: Mapping[str, Task], path: Path) -> None:
         margin = 0.15 * (max(heights) - min(heights)) or 1.0
         panel.set_ylim(min(heights) - margin, max(heights) + margin)
         panel.set(title=name, xlabel="real steps", ylabel=task.measure)
+        if max(ends) > _WIDE * min(ends) > 0.0:
+            panel.set_xscale("log")
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.grid(visible=True, alpha=0.2)
         panel.legend(frameon=False, fontsize=8)
