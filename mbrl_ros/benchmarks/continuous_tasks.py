@@ -305,12 +305,12 @@ TASKS = (
     Task(
         "cartpole-swing-up",
         "seconds of five that the pole is up",
-        steps=8000,
+        steps=12_000,
         quick_steps=600,
         seeds=3,
         agents={
             "sac": learner(SWING_UP, None),
-            "sac-imagined": learner(SWING_UP, "gp", most=1200, every=50, **IMAGINED),
+            "sac-imagined": learner(SWING_UP, "gp", most=2000, every=50, **IMAGINED),
             "mpc-gp": planner(
                 SWING_UP,
                 lambda: SwingUp().robot,
