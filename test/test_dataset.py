@@ -56,6 +56,18 @@ def test_a_late_action_shares_the_step_with_the_one_before(recorder):
     assert actions(recorder) == pytest.approx([0.6 * 1.0 + 0.4 * 6.0])
 
 
+def test_nothing_is_learned_while_something_else_than_the_planner_steers(recorder):
+    for tick in range(8):
+        state(recorder, 50 * tick, 0.1 * tick)
+        recorder.add_action(50 * tick * MILLISECOND, [float(tick)], steered=tick not in (3, 4))
+    assert actions(recorder) == [0.0, 1.0, 2.0, 5.0, 6.0]
+    assert (recorder.steps, recorder.skipped, recorder.unsteered) == (7, 2, 2)
+    observed, _ = recorder.observed(100)
+    assert (observed.begins // (50 * MILLISECOND)).tolist() == [0, 1, 2, 5, 6]
+    recorder.delay = 50 * MILLISECOND  # commands were in force a period later
+    assert recorder.take_again().actions[:, 0].tolist() == [0.0, 1.0, 5.0]
+
+
 def test_the_order_of_arrival_does_not_matter(cartpole):
     events = [
         ("s", 0, 0.0),

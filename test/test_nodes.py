@@ -27,7 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 from mbrl_ros.dynamics.experience import Experience
 from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
-from mbrl_ros.ros.conversions import bytes_message, named_values
+from mbrl_ros.ros.conversions import UNSTEERED, bytes_message, named_values
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
 
@@ -223,9 +223,18 @@ def call(listener, service):
 
 def test_the_guard_stops_and_arms_by_service(listener, guard):
     _, actions = guard
+    applied = []
+    listener.node.create_subscription(
+        JointState,
+        "applied_action",
+        lambda m: applied.append((m.position[0], m.header.frame_id)),
+        STREAM,
+    )
     send(listener, actions, 5.0, [5.0])
+    wait_for(lambda: (5.0, "") in applied, "the applied action")
     assert call(listener, "stop").success
     wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
+    wait_for(lambda: applied[-1] == (0.0, UNSTEERED), "the mark on it", 5.0)
     actions.publish(action(5.0))
     time.sleep(0.3)
     assert listener.commands[-1] == [0.0]
@@ -236,6 +245,7 @@ def test_the_guard_stops_and_arms_by_service(listener, guard):
 
     wait_for(armed, "arming")
     send(listener, actions, 5.0, [5.0])
+    assert set(applied) <= {(5.0, ""), (0.0, UNSTEERED)}
 
 
 def test_a_guard_on_hardware_starts_disarmed_and_arms_only_with_fresh_inputs(listener, tmp_path):
@@ -383,14 +393,16 @@ def streams(listener):
     applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
     names = ["cart_position", "cart_velocity", "pole_angle", "pole_velocity"]
 
-    def send_ticks(first, count):
+    def send_ticks(first, count, frame=""):
         matched(states)
         matched(applied)
         for tick in range(first, first + count):
             phase = 0.3 * tick
             state = [0.5 * math.sin(phase), math.cos(phase), 0.2 * phase % 3.0, 0.6]
             states.publish(named_values(tick * PERIOD, names, state))
-            applied.publish(named_values(tick * PERIOD, ["cart_force"], [math.cos(phase)]))
+            action = named_values(tick * PERIOD, ["cart_force"], [math.cos(phase)])
+            action.header.frame_id = frame
+            applied.publish(action)
             time.sleep(0.01)
 
     return send_ticks
@@ -412,6 +424,23 @@ def test_a_killed_learner_goes_on_where_it_was(listener, tmp_path, cartpole, str
         wait_for(lambda: "stored" in diagnosis.values, "diagnostics")
         assert int(diagnosis.values["stored"]) >= reported
         assert int(diagnosis.values["model_transitions"]) >= reported
+
+
+def test_nothing_is_learned_while_the_guard_lets_nothing_pass(listener, tmp_path, streams):
+    diagnosis = Diagnosis(listener, "dynamics_learner")
+
+    def count(key):
+        return int(diagnosis.values.get(key, 0))
+
+    with node(tmp_path, "dynamics_learner"):
+        streams(0, 40)
+        wait_for(lambda: count("transitions") >= 30, "transitions", 20.0)
+        streams(40, 40, frame=UNSTEERED)
+        wait_for(lambda: count("unsteered_steps") >= 35, "the count", 20.0)
+        assert count("transitions") <= 40
+        streams(80, 40)
+        wait_for(lambda: count("transitions") >= 70, "learning to go on", 20.0)
+        assert count("unsteered_steps") <= 40
 
 
 def test_the_learner_stores_each_step_with_its_time_and_reward_as_it_comes(

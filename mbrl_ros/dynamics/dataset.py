@@ -48,7 +48,9 @@ class TransitionRecorder:
     can still come, and, of a robot with a reward, once the reward of its end has been seen or
     can no longer be expected. `steps` counts completed steps, of which `skipped` were not kept:
     ticks were missed, as when an episode ends and the next begins, a value was not finite, an
-    end stop touched or the reward missing (`unrewarded` of them).
+    end stop touched, the reward missing (`unrewarded` of them), or something else than what a
+    planner wished was in force (`unsteered` of them): a robot that stands at its safe command
+    may be moved by hand, and tells nothing of how late its commands take effect.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -65,6 +67,7 @@ class TransitionRecorder:
         self.steps = 0
         self.skipped = 0
         self.unrewarded = 0
+        self.unsteered = 0
         self.last_stamp = 0  # end of the last completed step, nanoseconds
 
     @property
@@ -81,11 +84,14 @@ class TransitionRecorder:
         self._states.append((stamp, list(state)))
         return self._complete()
 
-    def add_action(self, stamp: int, action: Sequence[float]) -> int:
-        """Take an action (A,) and when it was sent; return how many steps this completes."""
+    def add_action(self, stamp: int, action: Sequence[float], steered: bool = True) -> int:
+        """Take an action (A,) and when it was sent; return how many steps this completes.
+
+        steered: whether a planner wished it; False for what was sent in place of that.
+        """
         if self._actions and stamp < self._actions.newest:
             self._restart()
-        self._actions.add(stamp, action)
+        self._actions.add(stamp, action, steered)
         return self._complete()
 
     def add_reward(self, stamp: int, reward: float) -> int:
@@ -111,6 +117,7 @@ class TransitionRecorder:
             (step, self._actions.average(step.begin - self.delay, step.end - self.delay))
             for step in self._remembered
             if self._actions.covers(step.begin - self.delay)
+            and self._actions.steered(step.begin - self.delay, step.end - self.delay)
         ]
         return self._transitions(again)
 
@@ -184,9 +191,16 @@ class TransitionRecorder:
             self.steps += 1
             completed += 1
             action = self._actions.average(begin - self.delay, end - self.delay)
+            steered = self._actions.steered(begin - self.delay, end - self.delay)
             if reward is None:
                 self.unrewarded += 1
-            if reward is not None and self._usable(end - begin, state, action, following, reward):
+            if not steered:
+                self.unsteered += 1
+            if (
+                steered
+                and reward is not None
+                and self._usable(end - begin, state, action, following, reward)
+            ):
                 step = _Step(begin, end, state, following, reward)
                 self._remembered.append(step)
                 self._new.append((step, action))

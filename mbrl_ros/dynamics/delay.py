@@ -45,6 +45,7 @@ class ActionHistory:
         self._limit = limit
         self._stamps: list[int] = []
         self._actions: list[list[float]] = []
+        self._steered: list[bool] = []
 
     def __len__(self) -> int:
         return len(self._stamps)
@@ -54,20 +55,30 @@ class ActionHistory:
         """Stamp of the last action."""
         return self._stamps[-1]
 
-    def add(self, stamp: int, action: Sequence[float]) -> None:
-        """Take an action; its stamp is not older than the last one's."""
+    def add(self, stamp: int, action: Sequence[float], steered: bool = True) -> None:
+        """Take an action; its stamp is not older than the last one's.
+
+        steered: whether a planner wished it; False for what is sent in place of that.
+        """
         self._stamps.append(stamp)
         self._actions.append(list(action))
+        self._steered.append(steered)
         if len(self._stamps) > 2 * self._limit:
-            del self._stamps[: self._limit], self._actions[: self._limit]
+            for kept in (self._stamps, self._actions, self._steered):
+                del kept[: self._limit]
 
     def clear(self) -> None:
         """Forget all."""
-        self._stamps, self._actions = [], []
+        self._stamps, self._actions, self._steered = [], [], []
 
     def covers(self, begin: int) -> bool:
         """Whether it is known what held at this time."""
         return bool(self._stamps) and self._stamps[0] <= begin
+
+    def steered(self, begin: int, end: int) -> bool:
+        """Whether nothing but what a planner wished was in force from begin to end."""
+        first = max(bisect_right(self._stamps, begin) - 1, 0)
+        return all(self._steered[first : bisect_left(self._stamps, end)])
 
     def average(self, begin: int, end: int) -> list[float]:
         """Return the average (A,), weighted by time, from begin to end, in nanoseconds.

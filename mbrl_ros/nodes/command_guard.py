@@ -23,7 +23,13 @@ from std_srvs.srv import Trigger
 from mbrl_ros.robots.guard import CommandGuard, GuardStatus, RefusedError, Stamped
 from mbrl_ros.robots.guarded import load_guarded
 from mbrl_ros.ros.clocks import FineClock
-from mbrl_ros.ros.conversions import MESSAGES, command_message, named_values, to_nanoseconds
+from mbrl_ros.ros.conversions import (
+    MESSAGES,
+    UNSTEERED,
+    command_message,
+    named_values,
+    to_nanoseconds,
+)
 from mbrl_ros.ros.diagnostics import ERROR, OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
 from mbrl_ros.ros.peers import Peers
@@ -201,7 +207,10 @@ class CommandGuardNode(ManagedNode):
         # In lockstep the action may overtake the clock message of its own tick.
         stamp = max(self._fine_clock.now(), answered)
         self._publish(command, stamp)
-        self._applied.publish(named_values(stamp, self._robot.action_names, command))
+        applied = named_values(stamp, self._robot.action_names, command)
+        if self._guard.status is not GuardStatus.ACTIVE:
+            applied.header.frame_id = UNSTEERED
+        self._applied.publish(applied)
         self._note_status()
 
     def _publish(self, command: list[float], stamp: int) -> None:

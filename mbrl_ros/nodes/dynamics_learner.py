@@ -30,6 +30,7 @@ from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
 from mbrl_ros.ros.conversions import (
     PREDICTED,
+    UNSTEERED,
     bytes_message,
     read_named_values,
     to_nanoseconds,
@@ -292,7 +293,8 @@ class DynamicsLearner(ManagedNode):
     def _on_action(self, message: JointState) -> None:
         stamp, action = to_nanoseconds(message.header.stamp), self._read(message, "action")
         if action is not None:
-            self._recorder.add_action(stamp, action)
+            steered = message.header.frame_id != UNSTEERED
+            self._recorder.add_action(stamp, action, steered)
             self._maybe_update()
 
     def _on_reward(self, message: JointState) -> None:
@@ -544,6 +546,7 @@ class DynamicsLearner(ManagedNode):
                 "unstored": self._unstored,
                 "skipped_steps": self._recorder.skipped,
                 "unrewarded_steps": self._recorder.unrewarded,
+                "unsteered_steps": self._recorder.unsteered,
                 "rejected_messages": self._rejected,
                 "model_transitions": self._learner.adopted.transitions,
                 "one_step_error": self._quality.one_step_error,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MESSAGES",
     "PREDICTED",
+    "UNSTEERED",
     "bytes_message",
     "command_message",
     "named_values",
@@ -57,6 +58,10 @@ __all__ = [
 # header.frame_id of a state that is carried on from a late sensor's last message: nothing can
 # be learned from it.
 PREDICTED = "predicted"
+
+# header.frame_id of an applied action that is not what the planner wished, but what the guard
+# sends while it lets nothing pass: steps under it are not learned from.
+UNSTEERED = "safe"
 
 # The class of each message type that a robot file may name.
 MESSAGES: dict[str, type[Any]] = {
