@@ -123,9 +123,19 @@ def goal(
 @app.command()
 def arm(
     namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.0, max=3600.0, help="Seconds to try again while refused; 0: once."),
+    ] = 10.0,
 ) -> None:
     """Let commands through to the robot, as after a start on hardware."""
-    _call("command_guard", "arm", namespace)
+    from mbrl_ros.ros.client import CommandError
+    from mbrl_ros.ros.client import arm as arm_guard
+
+    try:
+        print(arm_guard(timeout, namespace))
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
 
 
 @app.command()

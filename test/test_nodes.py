@@ -288,6 +288,41 @@ def test_leaving_the_safe_range_stops_the_robot(listener, tmp_path, cartpole_fil
         assert listener.commands[-1] == [0.0]
 
 
+def test_arming_waits_until_the_guard_is_ready_and_says_for_what(listener, tmp_path):
+    with node(tmp_path, "command_guard"):
+        inputs = Inputs(listener)
+        inputs.matched()
+        once = Process(tmp_path, "mbrl_ros.cli", ["arm", "--timeout", "0"])
+        assert once.wait() == 1
+        assert once.output == "mbrl: not armed: no state has come; no action has come\n"
+        vain = Process(tmp_path, "mbrl_ros.cli", ["arm", "--timeout", "0.5"])
+        assert vain.wait() == 1
+        assert "no action has come; gave up after 0.5 s" in vain.output
+        with Process(tmp_path, "mbrl_ros.cli", ["arm", "--timeout", "60"]) as patient:
+            wait_for(lambda: "waiting: not armed: no state has come" in patient.output, "the line")
+            while patient.running:
+                inputs.publish(action(0.0))
+                time.sleep(0.03)
+            assert patient.wait() == 0
+            assert patient.output.splitlines()[-1] == "waiting for the first action"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_waits_ends_quietly(tmp_path, number):
+    words = ["arm", "--timeout", "60", "--namespace", "nobody"]
+    with Process(tmp_path, "mbrl_ros.cli", words) as waiting:
+        status = Path(f"/proc/{waiting.pid}/status")
+
+        def handles_signals():  # DDS has started its threads: rclpy is there
+            return "Threads:\t1\n" not in status.read_text("utf-8")
+
+        wait_for(handles_signals, "the start")
+        time.sleep(1.0)
+        waiting.signal(number)
+        assert waiting.wait(20.0) == 128 + number
+        assert waiting.output == ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_guard_ends_by_way_of_the_slew_limit(listener, tmp_path, cartpole_file, number):
     robot = cartpole_file(command__dimensions__0__slew=20.0)

@@ -5,19 +5,21 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.client import Client
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -29,6 +31,7 @@ from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 
 _PATIENCE = 10.0  # seconds for a node to be found and to answer
+_RETRY = 0.2  # seconds between two attempts to arm
 _GONE = 15.0  # seconds without a state after which a status has nothing more to follow
 _SILENCE = 2.0  # seconds without a state after which a line says so
 _IS_IT_RUNNING = "is the stack running, in this ROS_DOMAIN_ID and namespace?"
@@ -40,13 +43,20 @@ class CommandError(RuntimeError):
 
 @contextmanager
 def _node(name: str, namespace: str) -> Iterator[Node]:
-    rclpy.init(args=[])  # this command's own words are no ROS arguments
+    # This command's own words are no ROS arguments. A signal ends it as any other program.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
     node = Node(name, namespace=namespace)
     try:
         yield node
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _answer(node: Node, future: Future[Any]) -> Any:
@@ -71,6 +81,33 @@ def trigger(node_name: str, service: str, namespace: str = "") -> str:
         if not response.success:
             raise CommandError(response.message)
         return str(response.message)
+
+
+def arm(timeout: float, namespace: str = "") -> str:
+    """Arm the guard, trying again for `timeout` seconds, 0: once; return what it says.
+
+    Says on stderr what is waited for. Raises CommandError when no guard is found or it still
+    refuses at the end.
+    """
+    with _node("mbrl_arm", namespace) as node:
+        client: Client[Trigger.Request, Trigger.Response] = node.create_client(
+            Trigger, "command_guard/arm"
+        )
+        if not client.wait_for_service(timeout_sec=max(timeout, _PATIENCE)):
+            raise CommandError(f"no command_guard found; {_IS_IT_RUNNING}")
+        end, said = time.monotonic() + timeout, ""
+        while True:
+            response = _answer(node, client.call_async(Trigger.Request()))
+            if response.success:
+                return str(response.message)
+            if timeout == 0.0:
+                raise CommandError(response.message)
+            if time.monotonic() + _RETRY > end:
+                raise CommandError(f"{response.message}; gave up after {timeout:g} s")
+            if response.message != said:
+                said = response.message
+                print(f"waiting: {said}", file=sys.stderr, flush=True)
+            time.sleep(_RETRY)
 
 
 def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, float]:
@@ -141,7 +178,7 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
                     )
                     if once:
                         return
-        except (KeyboardInterrupt, ExternalShutdownException):
+        except SystemExit:  # following has no other end
             print()
 
 
