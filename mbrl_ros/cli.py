@@ -622,6 +622,8 @@ def bench_learn(
     except learn.BenchmarkError as error:
         raise _fail(str(error), 1) from None
     Console().print(learn.table(rows))
+    if quick:
+        _say("--quick: this was to see that all works; its figures are no measurement")
     _write_json(json_file, learn.plain(rows))
 
 

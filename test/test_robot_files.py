@@ -155,6 +155,12 @@ def test_a_file_that_cannot_be_used_fails_the_check(cartpole_file, tmp_path):
     assert result.exit_code == 2
     assert "control_rate: Input should be greater than 0 (found -1.0)" in result.stderr
     assert "action 'cart_force': safe value 11.0 lies outside bounds" in result.stderr
+    # Each cause is told once, without what follows from it elsewhere.
+    reversed_bounds = cartpole_file(command__dimensions__0__bounds=[10.0, -10.0])
+    result = mbrl("check", reversed_bounds)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()[1:]
+    assert "bounds [10.0, -10.0] are not increasing" in line
     result = mbrl("check", tmp_path / "nothing.yaml")
     assert result.exit_code == 2
     assert "nothing.yaml: cannot be read" in result.stderr

@@ -682,9 +682,18 @@ def _with_own_model(data: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    """One line a problem: where it is, what was found, what was expected."""
+    """One line a problem: where it is, what was found, what was expected.
+
+    What only follows from it further up, such as a list that is too short without a bad entry,
+    is left out.
+    """
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    places = [problem["loc"] for problem in problems]
+    for problem in problems:
+        size = len(problem["loc"])
+        if any(len(other) > size and other[:size] == problem["loc"] for other in places):
+            continue
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         found: Any = problem.get("input")
