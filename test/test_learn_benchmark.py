@@ -150,6 +150,7 @@ def test_a_short_run_through_the_graph_gives_a_row(tmp_path):
     words = ["bench", "learn", "--robot", "diff_drive", "--seeds", "1", "--quick", "--json"]
     result = CliRunner().invoke(cli.app, [*words, str(path)])
     assert result.exit_code == 0, result.output
+    assert "its figures are no measurement" in result.output
     (row,) = json.loads(path.read_text("utf-8"))
     assert list(row) == [
         "robot",

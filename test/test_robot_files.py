@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mbrl_ros.cli import app
 from mbrl_ros.resources import config_directory
-from mbrl_ros.robots import load_robot, robot_names
+from mbrl_ros.robots import load_robot, robot_names, starter
 from mbrl_ros.robots.schema import robot_schema
 from mbrl_ros.ros.qos import STREAM
 
@@ -304,6 +304,13 @@ def test_a_live_graph_becomes_a_robot_file_that_passes_the_check(tmp_path):
     assert [d.field for d in robot.command.dimensions] == ["linear.x", "angular.z"]
     assert robot.planar is not None
     assert 1.0 <= robot.control_rate <= 20.0
+
+
+def test_a_commanded_joint_is_never_invented():
+    sensor = starter.FoundSensor("values", "std_msgs/msg/Float64MultiArray", ("0",))
+    found = starter.Found("thing", (sensor,), {"set_joints": "sensor_msgs/msg/JointState"})
+    with pytest.raises(starter.StarterError, match="names the joints that it commands, and none"):
+        starter.write("thing", found, lambda _question, default: default)
 
 
 def test_an_empty_graph_is_told(tmp_path):

@@ -267,11 +267,15 @@ def _action_entries(
         if key.startswith("position/")
     ]
     joints = [name for name in measured if found.joints.get(name, Joint(name)).driven]
-    names = _names(
-        ask("commanded joints, by commas, in the controller's order", ",".join(joints) or "motor"),
-        None,
-        "joint",
-    )
+    # A Float64MultiArray names no joint: there it is only what the action is called.
+    likely = ",".join(joints) or ("motor" if type_ == FLOAT64_MULTI_ARRAY else "")
+    answer = ask("commanded joints, by commas, in the controller's order", likely)
+    if not answer.strip():
+        raise StarterError(
+            f"a {type_} names the joints that it commands, and none could be seen: run this again "
+            "without --yes and name them"
+        )
+    names = _names(answer, None, "joint")
     known = [found.joints.get(name, Joint(name)) for name in names]
     likely = known[0].interface or _likely_interface(known[0])
     if type_ == JOINT_TRAJECTORY:
