@@ -177,6 +177,42 @@ def status(
         raise _fail(str(error), 1) from None
 
 
+param_app = typer.Typer(no_args_is_help=True, help="Read and set parameters, as ros2 param does.")
+app.add_typer(param_app, name="param")
+
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Such as simulator.")]
+ParameterArgument = Annotated[str, typer.Argument(metavar="NAME", help="Such as motor_gain.")]
+StackOption = Annotated[str, typer.Option(help="Namespace of the running stack.")]
+
+
+@param_app.command("get")
+def param_get(node: NodeArgument, name: ParameterArgument, namespace: StackOption = "") -> None:
+    """Show a parameter of a running node."""
+    from mbrl_ros.ros.client import CommandError, get_parameter
+
+    try:
+        print(get_parameter(node, name, namespace))
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
+
+
+@param_app.command("set", context_settings={"ignore_unknown_options": True})
+def param_set(
+    node: NodeArgument,
+    name: ParameterArgument,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help='Such as 0.5 or "[0.5, 0.0]".')],
+    namespace: StackOption = "",
+) -> None:
+    """Set a parameter of a running node."""
+    from mbrl_ros.ros.client import CommandError, set_parameter
+
+    try:
+        set_parameter(node, name, value, namespace)
+    except CommandError as error:
+        raise _fail(str(error), 1) from None
+    print("Set parameter successful")
+
+
 # -- robot files -----------------------------------------------------------------------------
 
 robot_app = typer.Typer(no_args_is_help=True, help="Write and check the file of a robot.")

@@ -198,6 +198,18 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             refused = mbrl("goal", *here, *words)
             assert refused.returncode != 0
             assert reason in refused.stderr
+        assert mbrl("param", "set", *here, "simulator", "motor_gain", "-0.5").returncode == 0
+        assert mbrl("param", "get", *here, "simulator", "motor_gain").stdout == "-0.5\n"
+        for words, reason in (
+            (
+                ["set", *here, "simulator", "motor_gain", "fast"],
+                "simulator: motor_gain = fast is refused",
+            ),
+            (["get", *here, "simulator", "colour"], "simulator has no parameter 'colour'"),
+        ):
+            refused = mbrl("param", *words)
+            assert refused.returncode == 1
+            assert reason in refused.stderr
         status = mbrl("status", *here, "--once")
         assert status.returncode == 0, status.stderr
         assert "goal 0.5, 0" in status.stdout

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import array
 import shutil
 import signal
 import sys
@@ -15,9 +16,11 @@ from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, get_parameter_value, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
@@ -131,6 +134,34 @@ def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, flo
         if not result.successful:
             raise CommandError(result.reason)
         return goal
+
+
+def set_parameter(node_name: str, name: str, text: str, namespace: str = "") -> None:
+    """Set a parameter of a running node; its value is written as YAML, as for ros2 param.
+
+    Raises CommandError when no such node is found or it refuses.
+    """
+    with _node("mbrl_param", namespace) as node:
+        client = AsyncParameterClient(node, node_name)
+        if not client.wait_for_services(timeout_sec=_PATIENCE):
+            raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
+        message = ParameterMessage(name=name, value=get_parameter_value(text))
+        result = _answer(node, client.set_parameters([message])).results[0]
+        if not result.successful:
+            raise CommandError(f"{node_name}: {name} = {text} is refused: {result.reason}")
+
+
+def get_parameter(node_name: str, name: str, namespace: str = "") -> str:
+    """Return a parameter of a running node, as text; raises CommandError if there is none."""
+    with _node("mbrl_param", namespace) as node:
+        client = AsyncParameterClient(node, node_name)
+        if not client.wait_for_services(timeout_sec=_PATIENCE):
+            raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
+        found = _answer(node, client.get_parameters([name])).values
+        if not found or found[0].type == ParameterType.PARAMETER_NOT_SET:
+            raise CommandError(f"{node_name} has no parameter '{name}'")
+        value = parameter_value_to_python(found[0])
+        return str(list(value) if isinstance(value, array.array) else value)
 
 
 def follow_status(namespace: str = "", once: bool = False) -> None:
