@@ -207,8 +207,9 @@ class MockHardware(Node):
     def _sample(self) -> None:
         """Read the encoders; hand the message over to be sent a little later, or lose it."""
         quanta = (self._options.cart_quantum, self._options.pole_quantum)
+        # Rest is the middle of a count; at its edge, rounding errors would look like motion.
         counts = tuple(
-            math.floor(value / quantum)
+            round(value / quantum)
             for value, quantum in zip((self.plant.position, self.plant.angle), quanta, strict=True)
         )
         self._readings.append((counts[0], counts[1]))
