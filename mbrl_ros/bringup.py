@@ -199,6 +199,11 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         robot = load_robot(values["robot"])
     except RobotError as error:
         raise ArgumentError(f"robot:={values['robot']}: {error}") from None
+    if robot.discrete:
+        raise ArgumentError(
+            f"robot:={values['robot']}: its actions are discrete (docs/robots.md, whole numbers), "
+            "and mpc_planner plans continuous ones only"
+        )
     simulated = values["sim"] == "true"
     lockstep = values["pace"] == "lockstep"
     if lockstep and not simulated:

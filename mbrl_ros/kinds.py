@@ -75,6 +75,7 @@ PLANTS = Kinds(
     "mbrl_ros.plants",
     {
         "diff_drive": "mbrl_ros.sim.diff_drive:DiffDrive",
+        "discrete": "mbrl_ros.sim.discrete_plant:DiscretePlant",
         "gymnasium": "mbrl_ros.sim.gymnasium_plant:GymnasiumPlant",
         "mujoco": "mbrl_ros.sim.mujoco_plant:MujocoPlant",
         "quadrotor2d": "mbrl_ros.sim.quadrotor2d:Quadrotor2d",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 try:
@@ -149,3 +149,11 @@ def blocking_maze(change: int = 1000) -> Maze:
 def shortcut_maze(change: int = 3000) -> Maze:
     """Return the maze of figure 8.5: a shorter way is opened, and the old one stays."""
     return Maze([(0, _WALL_FROM_RIGHT), (change, _WALL_AMIDST)])
+
+
+# By name, with their options.
+MAZES: dict[str, Callable[..., Maze]] = {
+    "dyna_maze": dyna_maze,
+    "blocking_maze": blocking_maze,
+    "shortcut_maze": shortcut_maze,
+}

@@ -212,6 +212,8 @@ class Simulator(ManagedNode):
             raise ValueError(
                 f"{name} is {value}, expected {limits.minimum:g} to {limits.maximum:g}"
             )
+        if name == "sensor_noise" and value and any(d.discrete for d in self._robot.state):
+            raise ValueError(f"{name} is {value}, expected 0: what is read are whole numbers")
 
     def _change(self, name: str, value: float) -> None:
         self._check_change(name, value)

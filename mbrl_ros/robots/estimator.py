@@ -248,6 +248,7 @@ class _Track:
         self._interval = 0.0  # usual time between stamps, nanoseconds
         self._dimensions = [d for d in robot.state if d.sensor == topic]
         self._angles = {d.name for d in self._dimensions if d.angle}
+        self._discrete = {d.name for d in self._dimensions if d.discrete}
         self._filters: dict[str, tuple[str, VelocityFilter]] = {}
         for derived in robot.state:
             for base in self._dimensions:
@@ -275,6 +276,8 @@ class _Track:
             value = values[dimension.key]
             if not math.isfinite(value):
                 raise SensorError(f"{self._topic}: {what} is {value}, expected a finite number")
+            if dimension.discrete and not float(value).is_integer():
+                raise SensorError(f"{self._topic}: {what} is {value}, expected a whole number")
 
     def add(self, stamp: int, values: Mapping[str, float], now: int | None) -> None:
         """Take values that `check` accepts, as new as the newest or newer."""
@@ -292,7 +295,9 @@ class _Track:
         found = {d.name: d.scale * values[d.key] for d in self._dimensions}
         all_rates = rates(self.sensor.type, values)
         moving = {
-            d.name: d.scale * all_rates[d.key] for d in self._dimensions if d.key in all_rates
+            d.name: d.scale * all_rates[d.key]
+            for d in self._dimensions
+            if d.key in all_rates and not d.discrete
         }
         for name, (base, velocity) in self._filters.items():
             found[name] = velocity.velocity if again else velocity.update(stamp, found[base])
@@ -348,7 +353,9 @@ class _Track:
                 return None
             after, share = self._samples[place][0], (tick - begin) / gap
             return {
-                name: self.shortest(name, v + share * self.shortest(name, after[name] - v))
+                name: v
+                if name in self._discrete
+                else self.shortest(name, v + share * self.shortest(name, after[name] - v))
                 for name, v in values.items()
             }
         if tick - begin > self._timeout:

@@ -62,7 +62,7 @@ def warnings(robot: RobotSpec) -> list[str]:
     found = []
     for action in robot.command.dimensions:
         what = f"command '{action.name}'"
-        if action.slew is None:
+        if action.slew is None and not action.discrete:
             found.append(
                 f"{what} has no slew: it may jump from {action.bounds[0]:g} to "
                 f"{action.bounds[1]:g}{_unit(action.unit)} at once"
@@ -95,7 +95,7 @@ def warnings(robot: RobotSpec) -> list[str]:
             )
     if robot.goal and robot.success is None:
         found.append("there is no success section: a run never counts as solved")
-    if not (robot.cost.effort or robot.cost.rate):
+    if not (robot.cost.effort or robot.cost.rate or robot.discrete):
         found.append("cost has neither effort nor rate: commands may be as wild as bounds allow")
     for topic, sensor in robot.sensors.items():
         if sensor.timeout < robot.period:
@@ -157,6 +157,8 @@ def _state_line(dimension: StateDimension) -> str:
         more += f", end stops at {_span(dimension.limits)}"
     if dimension.safe_range is not None:
         more += f", the guard stops the robot outside {_span(dimension.safe_range)}"
+    if dimension.discrete:
+        more += ", whole numbers"
     return f"    {dimension.name} [{dimension.unit}]: {source}{more}"
 
 
@@ -167,9 +169,10 @@ def _action_line(dimension: ActionDimension) -> str:
     place += _scale(dimension.scale)
     slew = f"at most {dimension.slew:g} a second" if dimension.slew else "no slew limit"
     jerk = f", jerk {dimension.jerk:g}" if dimension.jerk else ""
+    how = "whole numbers" if dimension.discrete else slew + jerk
     return (
         f"    {dimension.name} [{dimension.unit}]: {place}, {_span(dimension.bounds)}, "
-        f"safe {dimension.safe:g}, {slew}{jerk}"
+        f"safe {dimension.safe:g}, {how}"
     )
 
 

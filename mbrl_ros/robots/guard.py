@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from mbrl_ros.units import NANOSECONDS
 
 if TYPE_CHECKING:  # the guard's process must stay small: see robots.guarded
     from mbrl_ros.robots.guarded import GuardedRobot
-    from mbrl_ros.robots.spec import ActionDimension
+    from mbrl_ros.robots.spec import ActionDimension, Bounds
 
 # A stamp may be ahead of this machine's clock by so much, in seconds, or by one period.
 _AHEAD = 0.5
@@ -49,6 +49,7 @@ NO_FAULTS = ("repeated", "not_ready")
 REASONS = (
     *NO_FAULTS,
     "not_finite",
+    "no_choice",
     "wrong_size",
     "wrong_names",
     "duplicate_names",
@@ -81,12 +82,20 @@ class Inlet:
     names: exactly these a message holds, in any order. max_age: seconds that a stamp may lie
     behind the robot's clock. lifetime: seconds from its arrival that a message counts; None:
     until its stamp is too old. ahead: seconds that a stamp may lie ahead of the robot's clock.
+    choices: bounds, by name, of what must be a whole number.
     """
 
     def __init__(
-        self, what: str, names: Sequence[str], max_age: float, lifetime: float | None, ahead: float
+        self,
+        what: str,
+        names: Sequence[str],
+        max_age: float,
+        lifetime: float | None,
+        ahead: float,
+        choices: Mapping[str, Bounds],
     ) -> None:
         self._what = what
+        self._choices = choices
         self._names = tuple(names)
         self._max_age, self._lifetime, self._ahead = max_age, lifetime, ahead
         self._last_stamp = -1
@@ -172,6 +181,13 @@ class Inlet:
                 raise RefusedError(
                     "not_finite", f"{self._what} {name} = {by_name[name]} is not finite"
                 )
+        for name, (low, high) in self._choices.items():
+            value = float(by_name[name])
+            if not (value.is_integer() and low <= value <= high):
+                raise RefusedError(
+                    "no_choice",
+                    f"{self._what} {name} = {value} is none of the choices {low:g} to {high:g}",
+                )
         return [float(by_name[name]) for name in self._names]
 
 
@@ -256,10 +272,10 @@ class CommandGuard:
         self._safe = [dimension.safe for dimension in dimensions]
         self._limiters = [CommandLimiter(dimension, robot.period) for dimension in dimensions]
         self._outside: str | None = None  # which state dimension is outside its safe range
-        self.state = Inlet("state", robot.state_names, state_timeout, None, ahead)
-        self.action = Inlet(
-            "action", [dimension.name for dimension in dimensions], state_timeout, timeout, ahead
-        )
+        self.state = Inlet("state", robot.state_names, state_timeout, None, ahead, {})
+        # The limiters would make a choice of anything.
+        choices = {d.name: d.bounds for d in dimensions if d.discrete}
+        self.action = Inlet("action", robot.action_names, state_timeout, timeout, ahead, choices)
         self.status = GuardStatus.WAITING if armed else GuardStatus.DISARMED
         self.text = TEXTS[self.status]
         self.ever_sent = False

@@ -55,6 +55,12 @@ def _check_scale(what: str, scale: float) -> None:
         raise ValueError(f"{what}: scale is 0, expected what a number in the message amounts to")
 
 
+def _check_whole(what: str, values: Iterable[float]) -> None:
+    for value in values:
+        if not value.is_integer():
+            raise ValueError(f"{what}: {value} is no whole number, which discrete: true needs")
+
+
 def _check_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
@@ -126,6 +132,9 @@ class StateDimension:
     shown an impact bends everywhere else."""
     safe_range: Bounds | None = None
     """Where the robot may be: the guard stops it when it leaves this range."""
+    discrete: bool = False
+    """The value is a whole number, such as that of a cell: it is held from message to message,
+    never interpolated. All values that there are lie in `safe_range`, edges included."""
 
     @model_validator(mode="after")
     def _check(self) -> StateDimension:
@@ -147,6 +156,18 @@ class StateDimension:
             raise ValueError(f"{what}: expected sensor: TOPIC, or derivative_of: NAME")
         elif self.time_constant is not None:
             raise ValueError(f"{what}: time_constant needs derivative_of")
+        if self.discrete:
+            if self.derivative_of is not None or self.angle or self.scale != 1.0:
+                raise ValueError(
+                    f"{what}: discrete: true takes the number as it is sent; leave out "
+                    "derivative_of, angle and scale"
+                )
+            if self.safe_range is None:
+                raise ValueError(
+                    f"{what}: discrete: true needs safe_range: [LOWEST, HIGHEST], all values "
+                    "that there are"
+                )
+            _check_whole(f"{what}, safe_range", self.safe_range)
         turns = self.field == "position" or str(self.field).startswith("orientation.")
         if self.angle and self.index is None and not turns:
             raise ValueError(f"{what}: angle: true needs field: position, not {self.field}")
@@ -189,6 +210,9 @@ class ActionDimension:
     scale: float = 1.0
     """What a number in the message is multiplied by to be in `unit`: 0.001 for a robot that is
     commanded in millimetres per second, -1 for a motor that is mounted the other way round."""
+    discrete: bool = False
+    """The action is one of several choices, the whole numbers within the bounds; the guard
+    refuses any other. Then all state dimensions are discrete too, and all of the command."""
 
     @model_validator(mode="after")
     def _check(self) -> ActionDimension:
@@ -199,6 +223,13 @@ class ActionDimension:
                 f"action '{self.name}': safe value {self.safe} lies outside "
                 f"bounds {list(self.bounds)}"
             )
+        if self.discrete:
+            _check_whole(f"action '{self.name}', bounds and safe", (*self.bounds, self.safe))
+            if self.slew is not None or self.jerk is not None or self.scale != 1.0:
+                raise ValueError(
+                    f"action '{self.name}': discrete: true sends choices as they are; leave out "
+                    "slew, jerk and scale"
+                )
         return self
 
 
@@ -399,7 +430,8 @@ class Simulation:
     """The plant that stands in for the robot with `sim:=true`."""
 
     plant: str = "mujoco"
-    """Kind of plant: mujoco, diff_drive, quadrotor2d, gymnasium, or one of another package."""
+    """Kind of plant: mujoco, diff_drive, quadrotor2d, gymnasium, discrete, or one of another
+    package."""
     model: str | None = None
     """Of plant mujoco: MJCF file beside the robot's own file, or in mbrl_ros/sim/models."""
     initial_position: dict[str, float] = Field(default_factory=dict)
@@ -454,6 +486,12 @@ class RobotSpec:
                 raise ValueError(f"{what}: name '{duplicates[0]}' is used twice")
         for dimension in self.state:
             self._check_source(dimension)
+        choices = [dimension.discrete for dimension in self.command.dimensions]
+        if any(choices) and not (all(choices) and all(d.discrete for d in self.state)):
+            raise ValueError(
+                "command: a dimension has discrete: true; expected it of all dimensions of the "
+                "command and of the state"
+            )
         for topic in self.sensors:
             if not any(dimension.sensor == topic for dimension in self.state):
                 raise ValueError(
@@ -488,6 +526,11 @@ class RobotSpec:
         if dimension.sensor is None:
             read = [other.name for other in self.state if other.sensor is not None]
             _check_known(f"{what}, derivative_of", [dimension.derivative_of or ""], read)
+            if self.state[self.state_names.index(dimension.derivative_of or "")].discrete:
+                raise ValueError(
+                    f"{what}: derivative_of {dimension.derivative_of}, which is discrete and "
+                    "changes all at once"
+                )
             return
         _check_known(f"{what}, sensor", [dimension.sensor], list(self.sensors))
         type_ = self.sensors[dimension.sensor].type
@@ -538,6 +581,11 @@ class RobotSpec:
     def angle_mask(self) -> list[bool]:
         """Which of the D state dimensions wrap at +-pi."""
         return [dimension.angle for dimension in self.state]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether states and actions are whole numbers: a robot for tables, not for planners."""
+        return all(dimension.discrete for dimension in self.command.dimensions)
 
     @property
     def safe_action(self) -> list[float]:

@@ -1,6 +1,9 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Any Gymnasium environment with continuous observations and actions, as a robot."""
+"""Any Gymnasium environment with continuous observations and actions, as a robot.
+
+`describe_environment` also writes the robot file of those that `sim.discrete_plant` runs.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ class GymnasiumPlant(Plant):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._environment = make_environment(environment, options or {})
+        _check_continuous(self._environment, environment)
         self._time_step = time_step(self._environment)
         size = self._environment.action_space.shape[0]
         if len(robot.action_names) != size:
@@ -112,10 +116,16 @@ def make_environment(name: str, options: Mapping[str, Any]) -> Any:
         raise RobotError(f"Gymnasium environment '{name}' cannot be made: {error}") from None
     finally:
         quiet()
-    box = gymnasium.spaces.Box
+    return environment
+
+
+def _check_continuous(environment: Any, name: str) -> None:
+    """Raise RobotError unless observations and actions are flat rows of bounded numbers."""
+    from gymnasium.spaces import Box
+
     for what in ("observation", "action"):
         space = getattr(environment, f"{what}_space")
-        if not isinstance(space, box) or len(space.shape) != 1:
+        if not isinstance(space, Box) or len(space.shape) != 1:
             raise RobotError(
                 f"Gymnasium environment '{name}' has {what} space {space}, expected a flat Box: "
                 "continuous numbers in one row"
@@ -123,7 +133,6 @@ def make_environment(name: str, options: Mapping[str, Any]) -> Any:
     space = environment.action_space
     if not all(math.isfinite(bound) for bound in (*space.low, *space.high)):
         raise RobotError(f"Gymnasium environment '{name}': its actions have no finite bounds")
-    return environment
 
 
 def time_step(environment: Any) -> float:
@@ -145,10 +154,29 @@ def describe_environment(name: str) -> dict[str, Any]:
 
     The observation is the state, by index; the environment's reward is learned and maximised.
     """
+    from gymnasium.spaces import Discrete
+
     environment = make_environment(name, {})
     period = time_step(environment)
-    space, size = environment.action_space, environment.observation_space.shape[0]
-    bounds = [[float(low), float(high)] for low, high in zip(space.low, space.high, strict=True)]
+    space = environment.action_space
+    discrete = isinstance(space, Discrete)
+    state: list[dict[str, Any]]
+    if discrete:
+        from mbrl_ros.sim.discrete_plant import spans
+
+        numbers, choices = spans(environment, name)
+        state = [{"discrete": True, "safe_range": list(pair)} for pair in numbers]
+        commands = [{"bounds": list(choices), "safe": choices[1], "discrete": True}]
+    else:
+        _check_continuous(environment, name)
+        state = [{} for _ in range(environment.observation_space.shape[0])]
+        commands = [
+            {
+                "bounds": [float(low), float(high)],
+                "safe": min(max(0.0, float(low)), float(high)),
+            }
+            for low, high in zip(space.low, space.high, strict=True)
+        ]
     environment.close()
     return {
         "name": re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"),
@@ -156,25 +184,22 @@ def describe_environment(name: str) -> dict[str, Any]:
         "control_rate": 1.0 / period,
         "sensors": {_OBSERVATION: {"type": FLOAT64_MULTI_ARRAY}},
         "state": [
-            {"name": f"observation_{i}", "sensor": _OBSERVATION, "index": i, "unit": "1"}
-            for i in range(size)
+            {"name": f"observation_{i}", "sensor": _OBSERVATION, "index": i, "unit": "1"} | more
+            for i, more in enumerate(state)
         ],
         "command": {
             "topic": "commands",
             "type": FLOAT64_MULTI_ARRAY,
             "dimensions": [
-                {
-                    "name": f"action_{i}",
-                    "unit": "1",
-                    "bounds": pair,
-                    "safe": min(max(0.0, pair[0]), pair[1]),
-                }
-                for i, pair in enumerate(bounds)
+                {"name": f"action_{i}", "unit": "1"} | more for i, more in enumerate(commands)
             ],
         },
         "reward": "reward",
         "cost": {"reward": 1.0},
-        "simulation": {"plant": "gymnasium", "settings": {"environment": name}},
+        "simulation": {
+            "plant": "discrete" if discrete else "gymnasium",
+            "settings": {"environment": name},
+        },
     }
 
 

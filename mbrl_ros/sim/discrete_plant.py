@@ -1,0 +1,123 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mazes, and Gymnasium environments with discrete spaces, as a robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mbrl_ros.robots.spec import FLOAT64_MULTI_ARRAY, RobotError, RobotSpec
+from mbrl_ros.sim.gymnasium_plant import INSTALL, make_environment
+from mbrl_ros.sim.plant import Plant, Reading
+
+Span = tuple[int, int]  # lowest and highest value
+
+
+class DiscretePlant(Plant):
+    """One environment; a step of it is a control period, however long the robot has that.
+
+    environment: a maze of `imagination.mazes` such as dyna_maze, or a registered name such as
+    FrozenLake-v1. options: handed to the environment. A Float64MultiArray reads the observation
+    by index. The command is the action's number, or the number after the last one: stay, with
+    which the environment does not step at all.
+    Raises RobotError if there is no such environment or the robot does not fit its spaces.
+    """
+
+    def __init__(
+        self,
+        robot: RobotSpec,
+        seed: int = 0,
+        environment: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._environment = _make(environment, options or {})
+        _, (low, stay) = spans(self._environment, environment)
+        bounds = [dimension.bounds for dimension in robot.command.dimensions]
+        if not robot.discrete or bounds != [(low, stay)]:
+            raise RobotError(
+                f"robot '{robot.name}' has command bounds {[list(pair) for pair in bounds]}, "
+                f"expected one dimension with discrete: true and bounds: [{low}, {stay}], where "
+                f"{stay} is to stay"
+            )
+        self._stay = stay
+        self._time_step = robot.period
+        self._reward, self._ended = 0.0, False
+        super().__init__(robot, seed)
+        self._begin(seed)
+
+    @property
+    def time_step(self) -> float:
+        """The robot's control period, in seconds."""
+        return self._time_step
+
+    @property
+    def reward(self) -> float:
+        """What the last step earned."""
+        return self._reward
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode is over."""
+        return self._ended
+
+    def reset(self) -> None:
+        """Begin a new episode; each may begin differently, but the same for the same seed."""
+        self._begin(None)
+
+    def _begin(self, seed: int | None) -> None:
+        self._observation, _ = self._environment.reset(seed=seed)
+        self._reward, self._ended = 0.0, False
+
+    def step(self, action: Sequence[float], steps: int) -> None:
+        """Take `steps` steps, fewer if the episode ends; the reward is that of all of them."""
+        self._reward = 0.0
+        number = int(action[0])
+        for _ in range(0 if number == self._stay else steps):
+            if self._ended:
+                return
+            self._observation, reward, terminated, truncated, _ = self._environment.step(number)
+            self._reward += float(reward)
+            self._ended = bool(terminated or truncated)
+
+    def meters(self) -> dict[str, Callable[[], Reading]]:
+        """Read the observation."""
+        return {FLOAT64_MULTI_ARRAY: self._read}
+
+    def _read(self) -> Reading:
+        import numpy as np
+
+        return {str(i): float(value) for i, value in enumerate(np.ravel(self._observation))}
+
+
+def spans(environment: Any, name: str) -> tuple[list[Span], Span]:
+    """Return the spans of the numbers of an observation, and that of the command, stay included.
+
+    Raises RobotError unless the observations are Discrete or MultiDiscrete, actions Discrete.
+    """
+    import numpy as np
+    from gymnasium.spaces import Discrete, MultiDiscrete
+
+    seen, done = environment.observation_space, environment.action_space
+    if not isinstance(seen, Discrete | MultiDiscrete) or not isinstance(done, Discrete):
+        raise RobotError(
+            f"Gymnasium environment '{name}' has observation space {seen} and action space "
+            f"{done}, expected Discrete or MultiDiscrete, and Discrete"
+        )
+    sizes = np.ravel(seen.n if isinstance(seen, Discrete) else seen.nvec).tolist()
+    starts = np.ravel(seen.start).tolist()
+    numbers = [(start, start + size - 1) for start, size in zip(starts, sizes, strict=True)]
+    return numbers, (int(done.start), int(done.start + done.n))
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Any:
+    try:
+        from mbrl_ros.imagination.mazes import MAZES
+    except ImportError:
+        raise RobotError(f"{name} needs Gymnasium; install it with: {INSTALL}") from None
+    if name not in MAZES:
+        return make_environment(name, options)
+    try:
+        return MAZES[name](**options)
+    except (TypeError, ValueError) as error:
+        raise RobotError(f"maze '{name}' cannot be made: {error}") from None

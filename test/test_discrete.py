@@ -1,0 +1,174 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Robots whose states and actions are whole numbers: their files, guard, estimator and plant."""
+
+import re
+
+import pytest
+import yaml
+
+from mbrl_ros.bringup import ArgumentError, processes
+from mbrl_ros.resources import config_directory
+from mbrl_ros.robots import RobotError, load_robot
+from mbrl_ros.robots.estimator import SensorError, StateEstimator
+from mbrl_ros.robots.explain import explain, warnings
+from mbrl_ros.robots.guard import CommandGuard, RefusedError, Stamped
+from mbrl_ros.robots.guarded import load_guarded
+from mbrl_ros.sim.plant import make_plant
+
+pytest.importorskip("gymnasium")
+
+# From the start down, past the first wall, and up to the goal.
+PATH = [1, 1, 2, 2, 2, 0, 2, 2, 2, 2, 2, 0, 0, 0]
+
+
+@pytest.fixture
+def maze_file(tmp_path):
+    """Return a function that writes the maze's file with entries of one part changed."""
+
+    def write(part=(), **changes):
+        path = config_directory() / "robots" / "dyna_maze.yaml"
+        data = yaml.safe_load(path.read_text("utf-8"))
+        target = data
+        for key in part:
+            target = target[key]
+        target.update(changes)
+        written = tmp_path / "maze.yaml"
+        written.write_text(yaml.safe_dump(data), "utf-8")
+        return str(written)
+
+    return write
+
+
+CELL = ("state", 0)
+MOVE = ("command", "dimensions", 0)
+MIXED = [
+    {"name": "gear", "unit": "1", "bounds": [1, 2], "safe": 1, "discrete": True},
+    {"name": "motor", "unit": "N", "bounds": [-1.0, 1.0]},
+]
+SLOPE = [
+    {"name": "cell", "unit": "1", "sensor": "observation", "index": 0, "discrete": True}
+    | {"safe_range": [0, 53]},
+    {"name": "speed", "unit": "1", "derivative_of": "cell"},
+]
+
+
+# -- the robot file --------------------------------------------------------------------------
+
+
+def test_the_maze_is_a_discrete_robot_and_the_cart_pole_none(cartpole):
+    maze = load_robot("dyna_maze")
+    assert maze.discrete
+    assert not cartpole.discrete
+    assert warnings(maze) == []
+    text = "\n".join(explain(maze))
+    assert "move [1]: next value, 0 to 4, safe 4, whole numbers" in text
+    assert "cell [1]: value at index 0, the guard stops the robot outside 0 to 53, whole" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "expected"),
+    [
+        (MOVE, {"bounds": [0, 4.5]}, r"'move', bounds and safe: 4\.5 is no whole number"),
+        (MOVE, {"safe": 0.5}, r"'move', bounds and safe: 0\.5 is no whole number"),
+        (MOVE, {"slew": 1.0}, r"'move': discrete: true sends .*leave out slew, jerk and scale"),
+        (MOVE, {"scale": 2.0}, r"'move': discrete: true sends"),
+        (("command",), {"dimensions": MIXED}, r"expected it of all dimensions of the command"),
+        (CELL, {"safe_range": None}, r"'cell': discrete: true needs safe_range: \[LOWEST, HIGH"),
+        (CELL, {"safe_range": [0, 0.5]}, r"'cell', safe_range: 0\.5 is no whole number"),
+        (CELL, {"scale": 2.0}, r"'cell': discrete: true takes the number as it is sent"),
+        (CELL, {"discrete": False}, r"expected it of all dimensions of the command and of the st"),
+        ((), {"state": SLOPE}, r"derivative_of cell, which is discrete"),
+    ],
+)
+def test_what_does_not_go_with_whole_numbers_is_refused(maze_file, part, changes, expected):
+    with pytest.raises(RobotError) as refusal:
+        load_robot(maze_file(part, **changes))
+    assert re.search(expected, str(refusal.value), re.DOTALL), refusal.value
+
+
+# -- guard and estimator ---------------------------------------------------------------------
+
+
+def test_the_guard_passes_choices_and_refuses_all_else():
+    guard = CommandGuard(load_guarded("dyna_maze"), 0.25, 0.4, armed=True)
+
+    def act(value, now):
+        stamp = round(now * 1e9)
+        guard.take_state(Stamped(stamp, ["cell"], [18.0]), stamp, now)
+        return guard.take_action(Stamped(stamp, ["move"], [value]), stamp, now)
+
+    assert act(2.0, 0.1) == [2.0]
+    for i, value in enumerate((0.5, -1.0, 5.0, 1e300)):
+        with pytest.raises(RefusedError, match="is none of the choices 0 to 4") as refusal:
+            act(value, 0.2 + 0.01 * i)
+        assert refusal.value.reason == "no_choice"
+    assert guard.action.refused["no_choice"] == guard.action.faults == 4
+    assert act(0.0, 0.3) == [0.0]
+    assert guard.watch(0.6) == [4.0]  # nothing came in time: stay
+
+
+def test_a_cell_is_held_between_messages_and_must_be_whole():
+    estimator = StateEstimator(load_robot("dyna_maze"))
+
+    def add(milliseconds, cell):
+        return estimator.add("observation", round(1e6 * milliseconds), {"0": cell}, 0.0, None)
+
+    assert add(0, 18.0).values == [18.0]
+    assert add(60, 27.0) is None
+    assert add(160, 28.0).values == [27.0]
+    with pytest.raises(SensorError, match=r"value at index 0 is 27\.5, expected a whole number"):
+        add(210, 27.5)
+
+
+# -- the plant -------------------------------------------------------------------------------
+
+
+def test_the_walker_reaches_the_goal_by_the_shortest_path():
+    plant = make_plant(load_robot("dyna_maze"))
+    assert plant.readings() == {"observation": {"0": 18.0}}
+    plant.step([4.0], 1)  # stay
+    assert (plant.readings(), plant.reward) == ({"observation": {"0": 18.0}}, 0.0)
+    for i, move in enumerate(PATH):
+        assert not plant.ended
+        plant.step([float(move)], 1)
+        assert plant.reward == float(i == 13)
+    assert plant.ended
+    assert plant.readings() == {"observation": {"0": 8.0}}
+    plant.reset()
+    assert plant.readings() == {"observation": {"0": 18.0}}
+
+
+def test_an_environment_with_discrete_spaces_needs_no_file():
+    robot = load_robot("gym/Taxi-v4")
+    assert robot.discrete
+    (state,), (action,) = robot.state, robot.command.dimensions
+    assert (state.safe_range, action.bounds, action.safe) == ((0.0, 499.0), (0.0, 6.0), 6.0)
+    plants = [make_plant(robot, seed=seed) for seed in (0, 0, 1)]
+    starts = [plant.readings()["observation"]["0"] for plant in plants]
+    assert starts[0] == starts[1] != starts[2]
+    plants[0].step([4.0], 1)  # picks up where there is no passenger
+    assert plants[0].reward in (-1.0, -10.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"environment": "lost"}, "'lost' cannot be made"),
+        ({"environment": "CartPole-v1"}, "has observation space Box"),
+        ({"environment": "Taxi-v4"}, r"expected one dimension with .* bounds: \[0, 6\]"),
+        ({"environment": "dyna_maze", "options": {"color": 1}}, "maze 'dyna_maze' cannot be made"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(maze_file, changes, expected):
+    robot = load_robot(maze_file(("simulation",), settings=changes))
+    with pytest.raises(RobotError, match=expected):
+        make_plant(robot)
+
+
+# -- the graph -------------------------------------------------------------------------------
+
+
+def test_the_planner_is_refused_before_anything_starts():
+    with pytest.raises(ArgumentError, match="robot:=dyna_maze: its actions are discrete"):
+        processes({"robot": "dyna_maze"})
