@@ -18,7 +18,7 @@ from mbrl_ros.imagination.memory import Batch, Memory
 from mbrl_ros.imagination.policy import Policy, activations, squashed
 from mbrl_ros.imagination.rollouts import Horizon, Imagination
 from mbrl_ros.imagination.sac import SAC
-from mbrl_ros.imagination.snapshot import decode, describe, encode, load
+from mbrl_ros.imagination.snapshot import decode, describe, encode, guide_of, load
 from mbrl_ros.kinds import MODELS
 
 
@@ -485,7 +485,9 @@ def a_policy_file(robot, goal=(0.0, 0.0)):
     learner = SAC(robot.angle_mask, lower, upper, seed=5, hidden=8)
     for _ in range(3):
         learner.update(batch_of(16, states=4))
-    return learner.policy, encode(learner.policy, describe(robot, learner, goal, steps=7))
+    return learner.policy, encode(
+        learner.policy, describe(robot, learner, goal, 7, reward_scale=0.1)
+    )
 
 
 def test_a_saved_policy_acts_and_values_alike(cartpole, tmp_path):
@@ -497,6 +499,9 @@ def test_a_saved_policy_acts_and_values_alike(cartpole, tmp_path):
     assert torch.equal(found.act(states), policy.act(states))
     assert torch.equal(found.value(states), policy.value(states))
     assert (info.robot, info.goal, info.steps, info.updates) == ("cartpole", "0.0,0.0", 7, 3)
+    guide = guide_of(found, info)
+    assert (guide.reward_scale, guide.goal) == (0.1, (0.0, 0.0))
+    assert torch.allclose(guide.cost_to_go(states), -10.0 * policy.value(states))
 
 
 def test_a_damaged_policy_file_is_refused_wherever_it_is_damaged(cartpole):

@@ -97,12 +97,11 @@ class Policy:
         """Return actions (N, A) drawn in states (N, D), float32, within the bounds."""
         return self.restored(self.drawn(self.inputs(states), generator)[0])
 
-    @torch.no_grad()
     def value(self, states: Tensor) -> Tensor:
         """Return what states (N, D) are worth, (N,): the discounted rewards expected from there.
 
         The lesser of the two critics' values of the most likely action; with the bonus for
-        entropy that the policy was trained with.
+        entropy that the policy was trained with. Can be differentiated by the states.
         """
         inputs = self.inputs(states)
         return self.worth(self.critics, inputs, self._likeliest(inputs)).amin(0)

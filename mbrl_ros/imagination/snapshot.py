@@ -18,6 +18,7 @@ import mbrl_ros
 from mbrl_ros.dynamics.snapshot import IsoTime, Natural, SnapshotError, Text, pack, unseal
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.imagination.sac import SAC
+from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.robots.spec import RobotSpec
 
 FORMAT = "mbrl_ros.policy.1"
@@ -29,6 +30,7 @@ class PolicyInfo:
 
     robot, control_rate (Hz), state, action (names, by commas): must agree with the robot that it
     is to move. goal: what it was trained to reach, by commas; a policy keeps its goal for good.
+    reward_scale: it was trained on rewards of - reward_scale x stage cost.
     steps: real ones that it learned from. updates: how many it had. discount: of its values.
     version: of the package that wrote it.
     """
@@ -38,6 +40,7 @@ class PolicyInfo:
     state: Text
     action: Text
     goal: Text
+    reward_scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     steps: Natural
     updates: Natural
     discount: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -51,15 +54,20 @@ _AGREE = ("robot", "control_rate", "state", "action")
 
 
 def describe(
-    robot: RobotSpec, learner: SAC, goal: Sequence[float] = (), steps: int = 0
+    robot: RobotSpec,
+    learner: SAC,
+    goal: Sequence[float] = (),
+    steps: int = 0,
+    reward_scale: float = 1.0,
 ) -> PolicyInfo:
-    """Say what a snapshot of this learner's policy says about itself."""
+    """Say what a snapshot of this learner's policy says about itself; see PolicyInfo."""
     return PolicyInfo(
         robot=robot.name,
         control_rate=robot.control_rate,
         state=",".join(robot.state_names),
         action=",".join(robot.action_names),
         goal=",".join(repr(float(value)) for value in goal),
+        reward_scale=reward_scale,
         steps=steps,
         updates=learner.updates,
         discount=learner.discount,
@@ -107,6 +115,15 @@ def decode(data: bytes, robot: RobotSpec) -> tuple[Policy, PolicyInfo]:
     except Exception as error:
         raise SnapshotError(f"policy does not fit the robot: {error}") from None
     return policy, info
+
+
+def guide_of(policy: Policy, info: PolicyInfo) -> PolicyGuide:
+    """Return the guide for planners that a policy is, with what its snapshot says.
+
+    Raises ValueError if the goal that it states is not a list of numbers.
+    """
+    goal = tuple(float(value) for value in info.goal.split(",")) if info.goal else None
+    return PolicyGuide(policy, info.reward_scale, goal)
 
 
 def new_policy(robot: RobotSpec) -> Policy:

@@ -83,8 +83,10 @@ class MPPI(SamplingPlanner):
         penalty = None
         if self.control_weight:
             leaning = (search.mean - (self.lower + self.upper) / 2.0)[:, None]
-            moved = (candidates - search.mean[:, None]) / self._deviation(len(costs)).square()
+            drawn = candidates[:, : len(costs) - search.guided]  # the weights are those of noise
+            moved = (drawn - search.mean[:, None]) / self._deviation(drawn.shape[1]).square()
             penalty = self.control_weight * (leaning * moved).sum((0, 2))
+            penalty = torch.nn.functional.pad(penalty, (0, search.guided))
         weights = _softmax_of_size(excess, self.effective_share * len(costs), penalty)
         effective = 1.0 / float(weights.square().sum())
         mean = torch.tensordot(candidates, weights, dims=([1], [0]))

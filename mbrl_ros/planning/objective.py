@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.kinds import COSTS
+from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.robots.spec import Exploration, Obstacle, RobotSpec, SoftBound
 
 _BARRIER_KNEE = 0.1  # share of a barrier's margin below which it goes on as a parabola
@@ -61,13 +62,16 @@ class Objective:
       stand for all; it fades with the transitions that the model has seen;
     - terms of other packages (entry points `mbrl_ros.costs`).
 
-    The last state of a trajectory also costs terminal: weight x distance to the goal, as above.
+    The last state of a trajectory also costs terminal: weight x distance to the goal, as above;
+    or, where there is a `guide` for the goal, what the guide expects of all that follows.
     Raises ValueError if a term of another package is unknown, refuses its settings or does not
     return one finite cost a step.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
         state, action, cost = robot.state_names, robot.action_names, robot.cost
+        self.state_dimensions, self.goal_dimensions = len(state), len(robot.goal_names)
+        self.guide: PolicyGuide | None = None
         self._goal_index = [state.index(name) for name in robot.goal_names]
         self._goal_angle = [robot.angle_mask[i] for i in self._goal_index]
         self.goal_weight = torch.tensor([cost.goal.get(name, 0.0) for name in robot.goal_names])
@@ -106,6 +110,9 @@ class Objective:
 
     def terminal_cost(self, states: Tensor, goal: Tensor) -> Tensor:
         """Return the cost (...) of ending in states (..., D) with goal (..., G)."""
+        guide = self.guide
+        if guide is not None and guide.holds(goal):
+            return guide.cost_to_go(states)
         return self._distance(states, goal, self._terminal_weight)
 
     def cost(
@@ -121,7 +128,7 @@ class Objective:
         goal: (G,), or (H, G) where it changes over time. previous_action (A,): in force before.
         """
         total = self.running_cost(trajectories, actions, goal, previous_action, model)
-        if self._terminal_weight.any():
+        if self.guide is not None or self._terminal_weight.any():
             last = goal[-1] if goal.ndim == 2 else goal
             total = total + self.terminal_cost(trajectories[-1], last)
         return total

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.kinds import PLANNERS
+from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.planning.objective import Objective
 from mbrl_ros.robots.spec import RobotSpec
 
@@ -135,7 +136,8 @@ EAGER = Way()
 class Planner(ABC):
     """Planning is a function of the problem, the model and the last plan.
 
-    The same three give the same plan, as long as the time budget is infinite.
+    The same three give the same plan, as long as the time budget is infinite and the `guide` is
+    the same.
     lower, upper (A,): action bounds. `settings` are common to all planners that have them,
     `own_settings` belong to one kind; the values become attributes.
     Raises ValueError, naming the setting, if a value cannot be used.
@@ -177,6 +179,23 @@ class Planner(ABC):
     def half_range(self) -> Tensor:
         """Half the distance between the bounds, (A,)."""
         return (self.upper - self.lower) / 2.0
+
+    @property
+    def guide(self) -> PolicyGuide | None:
+        """The policy that helps to plan, or None; may change from one plan to the next.
+
+        Setting it raises ValueError if the policy is for another robot.
+        """
+        return self.objective.guide
+
+    @guide.setter
+    def guide(self, guide: PolicyGuide | None) -> None:
+        objective = self.objective
+        if guide is not None:
+            guide.check(
+                objective.state_dimensions, self.lower, self.upper, objective.goal_dimensions
+            )
+        objective.guide = guide
 
     @abstractmethod
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.model import PRECISIONS, PROPAGATIONS, DynamicsModel
+from mbrl_ros.planning.noise import coloured_noise
 from mbrl_ros.planning.objective import Objective
 from mbrl_ros.planning.planner import (
     EAGER,
@@ -37,18 +38,21 @@ _REHEARSALS = 5
 _WORTH_IT = 0.8
 # How much each new measurement of time a candidate counts.
 _GAIN = 0.2
+_POLICY_COLOUR = 1.0  # of the noise around a policy's actions: pink
 
 
 @dataclass(frozen=True)
 class Search:
     """Where candidates are drawn: around mean (H, A), with deviation (H, A).
 
-    elites (H, E, A): good candidates so far, or None.
+    elites (H, E, A): good candidates so far, or None. guided: how many candidates, the last
+    ones, are not drawn but proposed by a policy.
     """
 
     mean: Tensor
     deviation: Tensor
     elites: Tensor | None = None
+    guided: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,21 @@ class SamplingPlanner(Planner):
             "compile: through torch.compile if that works. none: as `precision` says.",
             choices=OPTIMIZATIONS,
         ),
+        Setting(
+            "policy_share",
+            0.1,
+            "Share of the candidates that a policy proposes, where there is one.",
+            0.0,
+            0.9,
+        ),
+        Setting(
+            "policy_noise",
+            0.3,
+            "Widest noise around what it does, as a share of half the range; the first candidate "
+            "has none.",
+            0.0,
+            10.0,
+        ),
     )
     samples: int
     propagation: str
@@ -114,6 +133,8 @@ class SamplingPlanner(Planner):
     risk_weight: float
     precision: str
     optimize: str
+    policy_share: float
+    policy_noise: float
 
     def __init__(
         self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
@@ -128,6 +149,7 @@ class SamplingPlanner(Planner):
                 f"risk_weight is {self.risk_weight}, expected a share above 0 and up to 1"
             )
         self._seconds = math.nan  # that one candidate takes
+        self._guiding_seconds = 0.0  # that a policy's proposals take
         self._way = Way(self.precision)
         self._is_chosen = self.optimize == "none"
 
@@ -157,7 +179,7 @@ class SamplingPlanner(Planner):
         generator = torch.Generator().manual_seed(problem.seed)
         search, update = self.search(last), None
         discarded = evaluated = iterations = 0
-        hurried = False
+        guided, hurried = self._guided(problem, model, generator)
         for iteration in range(self.iterations):
             count = self._affordable(problem.time_budget - (time.perf_counter() - begin))
             hurried = hurried or count < self.samples
@@ -165,7 +187,11 @@ class SamplingPlanner(Planner):
                 if update is not None:
                     break
                 count = -(-self.samples // _PARTS)  # the least that can be called planning
-            candidates = self.propose(search, count, iteration, generator)
+            proposed = guided[:, : min(math.ceil(self.policy_share * count), count - 1)]
+            search = replace(search, guided=proposed.shape[1])
+            candidates = self.propose(search, count - search.guided, iteration, generator)
+            if search.guided:
+                candidates = torch.cat([candidates, proposed], 1)
             torch.clamp(candidates, self.lower, self.upper, out=candidates)
             costs = self._costs(problem, model, candidates, generator)
             finite = costs.isfinite()
@@ -209,7 +235,13 @@ class SamplingPlanner(Planner):
             remarks += self._choose(model)
             self._is_chosen = True
         self._rehearse(model, self._rows, self._propagation(model), self._way)
+        if self.guide is not None and self.policy_share:
+            self._rehearse(model, self._proposals)
         return remarks
+
+    @property
+    def _proposals(self) -> int:
+        return math.ceil(self.policy_share * self.samples)
 
     @property
     def _rows(self) -> int:
@@ -265,6 +297,44 @@ class SamplingPlanner(Planner):
             return -(-self.samples // _PARTS)  # to measure with
         parts = min(math.floor(seconds / (self._seconds * self.samples) * _PARTS), _PARTS)
         return max(self.samples * parts // _PARTS, 0)
+
+    def _guided(
+        self, problem: Problem, model: DynamicsModel, generator: torch.Generator
+    ) -> tuple[Tensor, bool]:
+        """Return what a policy proposes, (H, K, A), and whether there was no time for it.
+
+        Sequences of what it does, with more and more noise, where the mean prediction leads to;
+        the first one without noise.
+        """
+        guide, count = self.guide, self._proposals
+        actions = torch.empty(self.horizon, 0, self.action_dimensions)
+        goal = problem.goal[-1] if problem.goal.ndim == 2 else problem.goal
+        if guide is None or count == 0 or not guide.holds(goal):
+            return actions, False
+        if self._guiding_seconds > 0.5 * problem.time_budget:
+            self._guiding_seconds *= 1.0 - _GAIN  # one slow measurement must not last for ever
+            return actions, True
+        begin = time.perf_counter()
+        scale = torch.linspace(0.0, self.policy_noise, count)[:, None] * self.half_range
+        noise = scale * coloured_noise(
+            _POLICY_COLOUR, self.horizon, count, self.action_dimensions, generator
+        )
+        step = model.stepper("mean", count)
+        state = problem.state.expand(count, -1)
+        before = problem.previous_action.expand(count, -1)
+        taken = []
+        for deviation in noise:
+            action = torch.clamp(guide.policy.act(state) + deviation, self.lower, self.upper)
+            # From where a prediction is not a number on, the last action is held.
+            action = torch.where(action.isfinite(), action, before)
+            state = step(state, torch.lerp(action, before, problem.delay_fraction))
+            taken.append(action)
+            before = action
+        seconds = time.perf_counter() - begin
+        self._guiding_seconds += (_GAIN if self._guiding_seconds else 1.0) * (
+            seconds - self._guiding_seconds
+        )
+        return torch.stack(taken), False
 
     def _costs(
         self,
