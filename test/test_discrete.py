@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mbrl_ros.bringup import ArgumentError, processes
+from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import RobotError, load_robot
 from mbrl_ros.robots.estimator import SensorError, StateEstimator
@@ -62,14 +63,14 @@ def test_the_maze_is_a_discrete_robot_and_the_cart_pole_none(cartpole):
     assert not cartpole.discrete
     assert warnings(maze) == []
     text = "\n".join(explain(maze))
-    assert "move [1]: next value, 0 to 4, safe 4, whole numbers" in text
+    assert "move [1]: next value, 0 to 3, safe 4, whole numbers" in text
     assert "cell [1]: value at index 0, the guard stops the robot outside 0 to 53, whole" in text
 
 
 @pytest.mark.parametrize(
     ("part", "changes", "expected"),
     [
-        (MOVE, {"bounds": [0, 4.5]}, r"'move', bounds and safe: 4\.5 is no whole number"),
+        (MOVE, {"bounds": [0, 3.5]}, r"'move', bounds and safe: 3\.5 is no whole number"),
         (MOVE, {"safe": 0.5}, r"'move', bounds and safe: 0\.5 is no whole number"),
         (MOVE, {"slew": 1.0}, r"'move': discrete: true sends .*leave out slew, jerk and scale"),
         (MOVE, {"scale": 2.0}, r"'move': discrete: true sends"),
@@ -99,8 +100,8 @@ def test_the_guard_passes_choices_and_refuses_all_else():
         return guard.take_action(Stamped(stamp, ["move"], [value]), stamp, now)
 
     assert act(2.0, 0.1) == [2.0]
-    for i, value in enumerate((0.5, -1.0, 5.0, 1e300)):
-        with pytest.raises(RefusedError, match="is none of the choices 0 to 4") as refusal:
+    for i, value in enumerate((0.5, -1.0, 4.0, 1e300)):
+        with pytest.raises(RefusedError, match="is none of the choices 0 to 3") as refusal:
             act(value, 0.2 + 0.01 * i)
         assert refusal.value.reason == "no_choice"
     assert guard.action.refused["no_choice"] == guard.action.faults == 4
@@ -119,6 +120,21 @@ def test_a_cell_is_held_between_messages_and_must_be_whole():
     assert add(160, 28.0).values == [27.0]
     with pytest.raises(SensorError, match=r"value at index 0 is 27\.5, expected a whole number"):
         add(210, 27.5)
+
+
+def test_a_step_is_that_of_the_choice_in_force_last():
+    """In real time a command comes a little after the state that it answers."""
+    recorder = TransitionRecorder(load_robot("dyna_maze"))
+    for tick, (cell, move) in enumerate([(18, 1), (27, 1), (36, 2)]):
+        recorder.add_state(tick * 100_000_000, [float(cell)])
+        recorder.add_reward(tick * 100_000_000, 0.0)
+        recorder.add_action(tick * 100_000_000 + (5_000_000 if tick else 0), [float(move)])
+    recorder.add_state(300_000_000, [37.0])
+    recorder.add_reward(300_000_000, 0.0)
+    recorder.add_action(305_000_000, [2.0])
+    steps = recorder.take()
+    assert steps.states[:, 0].tolist() == [18.0, 27.0, 36.0]
+    assert steps.actions[:, 0].tolist() == [1.0, 1.0, 2.0]
 
 
 # -- the plant -------------------------------------------------------------------------------
@@ -143,7 +159,7 @@ def test_an_environment_with_discrete_spaces_needs_no_file():
     robot = load_robot("gym/Taxi-v4")
     assert robot.discrete
     (state,), (action,) = robot.state, robot.command.dimensions
-    assert (state.safe_range, action.bounds, action.safe) == ((0.0, 499.0), (0.0, 6.0), 6.0)
+    assert (state.safe_range, action.bounds, action.safe) == ((0.0, 499.0), (0.0, 5.0), 6.0)
     plants = [make_plant(robot, seed=seed) for seed in (0, 0, 1)]
     starts = [plant.readings()["observation"]["0"] for plant in plants]
     assert starts[0] == starts[1] != starts[2]
@@ -156,7 +172,7 @@ def test_an_environment_with_discrete_spaces_needs_no_file():
     [
         ({"environment": "lost"}, "'lost' cannot be made"),
         ({"environment": "CartPole-v1"}, "has observation space Box"),
-        ({"environment": "Taxi-v4"}, r"expected one dimension with .* bounds: \[0, 6\]"),
+        ({"environment": "Taxi-v4"}, r"expected one dimension with .* bounds: \[0, 5\]"),
         ({"environment": "dyna_maze", "options": {"color": 1}}, "maze 'dyna_maze' cannot be made"),
     ],
 )

@@ -43,7 +43,8 @@ class TransitionRecorder:
     """Pairs consecutive states with the action that was in force between them.
 
     Commands take effect late: by `delay` nanoseconds after they are sent, and that within a
-    period. So the action of a step is the average, weighted by time, of what was in force. A
+    period. So the action of a step is the average, weighted by time, of what was in force; of a
+    discrete robot it is what was in force last, because a choice counts as a whole. A
     step is complete once an action sent after its end has been seen, so that none of its own
     can still come, and, of a robot with a reward, once the reward of its end has been seen or
     can no longer be expected. `steps` counts completed steps, of which `skipped` were not kept:
@@ -114,7 +115,7 @@ class TransitionRecorder:
         """Return the newest transitions, those taken already too, paired under `delay` anew."""
         self._new = []
         again = [
-            (step, self._actions.average(step.begin - self.delay, step.end - self.delay))
+            (step, self._in_force(step.begin, step.end))
             for step in self._remembered
             if self._actions.covers(step.begin - self.delay)
             and self._actions.steered(step.begin - self.delay, step.end - self.delay)
@@ -190,7 +191,7 @@ class TransitionRecorder:
                 continue  # nothing was in force yet: the robot has not been moved
             self.steps += 1
             completed += 1
-            action = self._actions.average(begin - self.delay, end - self.delay)
+            action = self._in_force(begin, end)
             steered = self._actions.steered(begin - self.delay, end - self.delay)
             if reward is None:
                 self.unrewarded += 1
@@ -207,6 +208,12 @@ class TransitionRecorder:
             else:
                 self.skipped += 1
         return completed
+
+    def _in_force(self, begin: int, end: int) -> list[float]:
+        """Return the action (A,) of the step between these stamps."""
+        if self._robot.discrete:
+            begin = end - 1
+        return self._actions.average(begin - self.delay, end - self.delay)
 
     def _missed_ticks(self) -> int:
         """Return how many periods, two or more, the oldest step lasted; 0: just one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -235,8 +235,8 @@ class DynaQ:
 
     # -- files ------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Write values, model and settings to a safetensors file; OSError if that fails.
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return values and model as tensors, for `restored`.
 
         Neither the state of the random numbers is kept, nor the queue of prioritised sweeping.
         """
@@ -246,7 +246,7 @@ class DynaQ:
             for outcome, count in self._model[pair].items()
         ]
         pairs, rewards, states, terminated, counts = zip(*rows, strict=True) if rows else [()] * 5
-        tensors = {
+        return {
             "values": torch.tensor(self._values, dtype=torch.float64),
             "last_tried": torch.tensor(self._last_tried).view(self.states, self.actions),
             "pairs": torch.tensor(pairs, dtype=torch.int64),
@@ -255,8 +255,35 @@ class DynaQ:
             "terminated": torch.tensor(terminated, dtype=torch.int64),
             "counts": torch.tensor(counts, dtype=torch.int64),
         }
+
+    @staticmethod
+    def restored(
+        tensors: Mapping[str, Tensor], steps: int, settings: Settings | None = None, seed: int = 0
+    ) -> DynaQ:
+        """Return the agent that a snapshot is of, after so many real steps.
+
+        Raises ValueError, saying what is wrong, unless it is one.
+        """
+        _check(tensors, steps)
+        states, actions = tensors["values"].shape
+        agent = DynaQ(states, actions, settings, seed)
+        agent.steps = steps
+        agent._values = tensors["values"].tolist()
+        agent._last_tried = tensors["last_tried"].flatten().tolist()
+        names = ("pairs", "rewards", "next_states", "terminated", "counts")
+        columns = (tensors[name].tolist() for name in names)
+        for pair, reward, state, end, count in zip(*columns, strict=True):
+            if pair not in agent._model:
+                agent._pairs.append(pair)
+            agent._model.setdefault(pair, {})[(reward, state, bool(end))] = count
+            agent._leading_to.setdefault(state, set()).add(pair)
+        return agent
+
+    def save(self, path: Path) -> None:
+        """Write the snapshot and the settings to a safetensors file; OSError if that fails."""
         settings = {n: str(v) for n, v in asdict(self.settings).items() if v is not None}
-        write(path, pack(tensors, {"format": FORMAT, "steps": str(self.steps), **settings}))
+        metadata = {"format": FORMAT, "steps": str(self.steps), **settings}
+        write(path, pack(self.snapshot(), metadata))
 
     @staticmethod
     def load(path: Path, seed: int = 0) -> DynaQ:
@@ -271,23 +298,9 @@ class DynaQ:
             steps = int(metadata.pop("steps", "-1"))
             del metadata["format"]
             settings = _settings(metadata)
-            tensors = safetensors.torch.load(data)
-            _check(tensors, steps)
-            states, actions = tensors["values"].shape
-            agent = DynaQ(states, actions, settings, seed)
+            return DynaQ.restored(safetensors.torch.load(data), steps, settings, seed)
         except ValueError as error:
             raise SnapshotError(f"{path}: {error}") from None
-        agent.steps = steps
-        agent._values = tensors["values"].tolist()
-        agent._last_tried = tensors["last_tried"].flatten().tolist()
-        names = ("pairs", "rewards", "next_states", "terminated", "counts")
-        columns = (tensors[name].tolist() for name in names)
-        for pair, reward, state, end, count in zip(*columns, strict=True):
-            if pair not in agent._model:
-                agent._pairs.append(pair)
-            agent._model.setdefault(pair, {})[(reward, state, bool(end))] = count
-            agent._leading_to.setdefault(state, set()).add(pair)
-        return agent
 
 
 def _settings(texts: dict[str, str]) -> Settings:
@@ -302,7 +315,7 @@ def _settings(texts: dict[str, str]) -> Settings:
         raise ValueError(f"settings are not valid: {where}{problem['msg']}") from None
 
 
-def _check(tensors: dict[str, Tensor], steps: int) -> None:
+def _check(tensors: Mapping[str, Tensor], steps: int) -> None:
     """Raise ValueError, saying what is wrong, unless the tensors are those of a table."""
     whole, real = torch.int64, torch.float64
     expected = {

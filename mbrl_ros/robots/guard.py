@@ -218,6 +218,9 @@ class CommandLimiter:
         motion that has to end.
         """
         low, high = self._dimension.bounds
+        if self._dimension.discrete:
+            self.value = wished  # a choice, or the safe command, which may be none of them
+            return wished
         seconds = self._period if self._sent_at is None else now - self._sent_at
         seconds = min(max(seconds, 0.0), self._period)  # none if the clock went back
         self._sent_at = now

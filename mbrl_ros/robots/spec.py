@@ -197,7 +197,8 @@ class ActionDimension:
     bounds: Bounds
     """Lowest and highest value sent."""
     safe: float = 0.0
-    """What is sent when nothing better is known; it lies within the bounds."""
+    """What is sent when nothing better is known; it lies within the bounds. Of a discrete command
+    it may be a number that is none of the choices, and so the guard's alone."""
     slew: Positive | None = None
     """Largest change per second, in unit/s; none: no limit."""
     jerk: Positive | None = None
@@ -218,7 +219,7 @@ class ActionDimension:
     def _check(self) -> ActionDimension:
         _check_bounds(f"action '{self.name}'", self.bounds)
         _check_scale(f"action '{self.name}'", self.scale)
-        if not self.bounds[0] <= self.safe <= self.bounds[1]:
+        if not self.discrete and not self.bounds[0] <= self.safe <= self.bounds[1]:
             raise ValueError(
                 f"action '{self.name}': safe value {self.safe} lies outside "
                 f"bounds {list(self.bounds)}"

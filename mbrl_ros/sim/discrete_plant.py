@@ -32,15 +32,15 @@ class DiscretePlant(Plant):
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._environment = _make(environment, options or {})
-        _, (low, stay) = spans(self._environment, environment)
+        _, (low, high) = spans(self._environment, environment)
+        self._stay = high + 1
         bounds = [dimension.bounds for dimension in robot.command.dimensions]
-        if not robot.discrete or bounds != [(low, stay)]:
+        if not robot.discrete or bounds not in ([(low, high)], [(low, self._stay)]):
             raise RobotError(
                 f"robot '{robot.name}' has command bounds {[list(pair) for pair in bounds]}, "
-                f"expected one dimension with discrete: true and bounds: [{low}, {stay}], where "
-                f"{stay} is to stay"
+                f"expected one dimension with discrete: true and bounds: [{low}, {high}]; "
+                f"{self._stay} is to stay, which may be the safe command or one more choice"
             )
-        self._stay = stay
         self._time_step = robot.period
         self._reward, self._ended = 0.0, False
         super().__init__(robot, seed)
@@ -91,7 +91,7 @@ class DiscretePlant(Plant):
 
 
 def spans(environment: Any, name: str) -> tuple[list[Span], Span]:
-    """Return the spans of the numbers of an observation, and that of the command, stay included.
+    """Return the spans of the numbers of an observation, and of the actions.
 
     Raises RobotError unless the observations are Discrete or MultiDiscrete, actions Discrete.
     """
@@ -107,7 +107,7 @@ def spans(environment: Any, name: str) -> tuple[list[Span], Span]:
     sizes = np.ravel(seen.n if isinstance(seen, Discrete) else seen.nvec).tolist()
     starts = np.ravel(seen.start).tolist()
     numbers = [(start, start + size - 1) for start, size in zip(starts, sizes, strict=True)]
-    return numbers, (int(done.start), int(done.start + done.n))
+    return numbers, (int(done.start), int(done.start + done.n) - 1)
 
 
 def _make(name: str, options: Mapping[str, Any]) -> Any:

@@ -166,7 +166,7 @@ def describe_environment(name: str) -> dict[str, Any]:
 
         numbers, choices = spans(environment, name)
         state = [{"discrete": True, "safe_range": list(pair)} for pair in numbers]
-        commands = [{"bounds": list(choices), "safe": choices[1], "discrete": True}]
+        commands = [{"bounds": list(choices), "safe": choices[1] + 1, "discrete": True}]
     else:
         _check_continuous(environment, name)
         state = [{} for _ in range(environment.observation_space.shape[0])]
