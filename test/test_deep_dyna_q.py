@@ -6,12 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from mbrl_ros.dynamics.ensemble import Ensemble
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import DynamicsModel
-from mbrl_ros.imagination.deep_dyna_q import DeepDynaQ, train
+from mbrl_ros.dynamics.snapshot import SnapshotError, pack, unseal
+from mbrl_ros.imagination.deep_dyna_q import FORMAT, DeepDynaQ, train
+from mbrl_ros.imagination.dyna_q import DynaQ
 from mbrl_ros.imagination.episodes import evaluate
 
 LENGTH = 4
@@ -146,3 +149,60 @@ def test_what_cannot_be_used_is_refused():
         with pytest.raises(ValueError, match=reason):
             agent.observe(*step)
     assert agent.steps == 0
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def test_an_agent_comes_back_from_its_file_and_learns_on(tmp_path):
+    path = tmp_path / "agent.safetensors"
+    agent = DeepDynaQ(1, 2, warmup=50, scales=[2.0], **SMALL)
+    for _ in train(agent, Corridor(), 400, seed=0):
+        pass
+    agent.save(path)
+    places = torch.arange(LENGTH, dtype=torch.float32)[:, None]
+    model = Known(FeatureMap([False], 2))
+    loaded = DeepDynaQ.load(path, model, reward, arrived, seed=1)
+    assert torch.equal(loaded.values(places), agent.values(places))
+    assert (loaded.steps, loaded.hidden, loaded.learning_rate) == (400, 32, 3e-3)
+    for _ in train(loaded, Corridor(), 49, seed=1):
+        pass
+    assert torch.equal(loaded.values(places), agent.values(places))  # nothing to learn from yet
+    for _ in train(loaded, Corridor(), 400, seed=1):
+        pass
+    assert error(loaded) < 0.1
+    assert model.transitions > 0
+    loaded.save(path)
+    assert DeepDynaQ.load(path).steps == 849
+
+
+def test_a_file_that_is_no_such_agent_is_refused(tmp_path):
+    path = tmp_path / "agent.safetensors"
+    DeepDynaQ(3, 2, hidden=8).save(path)
+    data = path.read_bytes()
+    tensors, metadata = safetensors.torch.load(data), unseal(data, FORMAT)
+
+    def refused(reason, content):
+        path.write_bytes(content)
+        with pytest.raises(SnapshotError, match=reason) as refusal:
+            DeepDynaQ.load(path)
+        assert str(path) in str(refusal.value)
+
+    refused("checksum does not match", data[:-1] + bytes([data[-1] ^ 1]))
+    refused("truncated", data[:7])
+    for name, text, reason in (
+        ("steps", "-3", "steps is -3, expected at least 0"),
+        ("hidden", "wide", "setting hidden is 'wide'"),
+        ("hidden", "9", r"'weight0' is torch.float32 of shape \[1, 3, 8\], expected .* \[1, 3, 9"),
+        ("layers", "3", "expected scales and 4 layers"),
+        ("layers", "1000000000", "setting layers is '1000000000': .* expected 1 to 8"),
+        ("discount", "1.5", "setting discount is '1.5'"),
+        ("target", "triple", "setting target is 'triple'"),
+        ("speed", "1", "has the settings"),
+    ):
+        refused(reason, pack(tensors, metadata | {name: text}))
+    bad = dict(tensors, bias1=torch.full_like(tensors["bias1"], math.nan))
+    refused("'bias1' holds a value that is not finite", pack(bad, metadata))
+    refused("scales are", pack(dict(tensors, scales=torch.zeros(3)), metadata))
+    DynaQ(3, 2).save(path)
+    refused("format is 'mbrl_ros.dyna_q.1', expected 'mbrl_ros.deep_dyna_q.1'", path.read_bytes())

@@ -14,14 +14,17 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, smooth_l1_loss
 
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
+from mbrl_ros.dynamics.snapshot import SnapshotError, pack, unseal, write
 from mbrl_ros.imagination.episodes import Values
 from mbrl_ros.imagination.memory import Batch, Memory
 from mbrl_ros.imagination.policy import Layer, networks
@@ -29,6 +32,7 @@ from mbrl_ros.imagination.rollouts import Imagination, Reward, Termination
 from mbrl_ros.imagination.sac import configure
 from mbrl_ros.planning.planner import Setting
 
+FORMAT = "mbrl_ros.deep_dyna_q.1"
 _LEAST_RATE = 1e-3  # of discounting, in the unit of values
 
 
@@ -125,6 +129,7 @@ class DeepDynaQ:
         self._unit = 1.0 / max(1.0 - self.discount, _LEAST_RATE)
         self.model = model
         self.steps = 0  # real ones so far
+        self._begin = 0  # of them, those before it was loaded: none of them is remembered
         self._imagination = None
         if model is not None:
             self._imagination = Imagination(
@@ -209,9 +214,9 @@ class DeepDynaQ:
 
     def learn(self) -> None:
         """Do what is due after a real step: teach the model, imagine, update the network."""
-        if self.steps < self.warmup:
+        since = self.steps - self._begin - self.warmup
+        if since < 0:
             return
-        since = self.steps - self.warmup
         for _ in range(self.updates):
             self._update(self._real.draw(self.batch_size, self._generator))
         if self._imagination is None:
@@ -227,6 +232,59 @@ class DeepDynaQ:
         if len(self._imagined):
             for _ in range(self.planning_updates):
                 self._update(self._imagined.draw(self.batch_size, self._generator))
+
+    # -- files ------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write network, scales and settings to a safetensors file.
+
+        Neither the steps that are remembered are kept, nor the model. Raises OSError if the file
+        cannot be written, SnapshotError if it would be too large to be read again.
+        """
+        tensors = {"scales": self._scales}
+        for i, (weight, bias) in enumerate(self._network):
+            tensors |= {f"weight{i}": weight.detach(), f"bias{i}": bias.detach()}
+        settings = {s.name: str(getattr(self, s.name)) for s in self.settings}
+        write(path, pack(tensors, {"format": FORMAT, "steps": str(self.steps), **settings}))
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        model: DynamicsModel | None = None,
+        reward: Reward | None = None,
+        termination: Termination | None = None,
+        seed: int = 0,
+    ) -> DeepDynaQ:
+        """Return the agent of a file; it learns on once it has seen `warmup` real steps again.
+
+        model, reward, termination, seed: as for a new agent. Raises OSError if the file cannot
+        be read, SnapshotError, saying why, if it is damaged or not of this kind, ValueError if
+        the model does not fit.
+        """
+        data = path.read_bytes()
+        try:
+            metadata = unseal(data, FORMAT)
+            steps = int(metadata.pop("steps", "-1"))
+            if steps < 0:
+                raise ValueError(f"steps is {steps}, expected at least 0")
+            del metadata["format"]
+            values = _values(metadata, cls.settings)
+            tensors = safetensors.torch.load(data)
+            sizes = _check(tensors, values["hidden"], values["layers"])
+            scales = tensors["scales"].tolist()
+            agent = cls(*sizes, seed=seed, scales=scales, **values)
+        except ValueError as error:
+            raise SnapshotError(f"{path}: {error}") from None
+        if model is not None:
+            agent = cls(*sizes, model, reward, termination, seed, scales, **values)
+        agent.steps = agent._begin = steps
+        with torch.no_grad():
+            for network in (agent._network, agent._target_network):
+                for i, (weight, bias) in enumerate(network):
+                    weight.copy_(tensors[f"weight{i}"])
+                    bias.copy_(tensors[f"bias{i}"])
+        return agent
 
     def _update(self, batch: Batch) -> None:
         """Take one step on the squared temporal difference, by Huber's loss."""
@@ -246,6 +304,43 @@ class DeepDynaQ:
                 [tensor for layer in self._network for tensor in layer],
                 self.averaging,
             )
+
+
+def _values(texts: dict[str, str], settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return the values of settings; raises ValueError unless there is a text for each."""
+    if set(texts) != {setting.name for setting in settings}:
+        raise ValueError(f"has the settings {sorted(texts)}, expected those of deep Dyna-Q")
+    values: dict[str, Any] = {}
+    for setting in settings:
+        text = texts[setting.name]
+        try:
+            values[setting.name] = type(setting.default)(text)
+            setting.check(values[setting.name])
+        except ValueError as error:
+            raise ValueError(f"setting {setting.name} is '{text}': {error}") from None
+    return values
+
+
+def _check(tensors: dict[str, Tensor], hidden: int, layers: int) -> tuple[int, int]:
+    """Return D and A of a network; raises ValueError, saying what is wrong, unless it is one."""
+    names = [f"{what}{i}" for i in range(layers + 1) for what in ("weight", "bias")]
+    if set(tensors) != {"scales", *names}:
+        raise ValueError(f"holds {sorted(tensors)}, expected scales and {layers + 1} layers")
+    dimensions, actions = len(tensors["scales"].ravel()), len(tensors[names[-1]].ravel())
+    widths = (dimensions, *(hidden,) * layers, actions)
+    shapes: dict[str, tuple[int, ...]] = {"scales": (dimensions,)}
+    for i, (before, after) in enumerate(pairwise(widths)):
+        shapes |= {f"weight{i}": (1, before, after), f"bias{i}": (1, 1, after)}
+    for name, shape in shapes.items():
+        found = tensors[name]
+        if found.dtype != torch.float32 or tuple(found.shape) != shape:
+            raise ValueError(
+                f"'{name}' is {found.dtype} of shape {list(found.shape)}, "
+                f"expected {torch.float32} of {list(shape)}"
+            )
+        if not found.isfinite().all():
+            raise ValueError(f"'{name}' holds a value that is not finite")
+    return dimensions, actions
 
 
 def train(agent: DeepDynaQ, environment: Any, steps: int, seed: int) -> Iterator[int]:
