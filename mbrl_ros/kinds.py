@@ -1,6 +1,6 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Kinds of models, planners, costs and plants by name; packages add theirs by entry points."""
+"""Kinds of models, planners, costs, policies, plants; packages add theirs by entry points."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ COSTS = Kinds(
     "cost term",
     "mbrl_ros.costs",
     {"linear": "mbrl_ros.planning.linear_cost:LinearCost"},
+)
+POLICIES = Kinds(
+    "policy",
+    "mbrl_ros.policies",
+    {"sac": "mbrl_ros.imagination.online:ImaginedSAC"},
 )
 PLANTS = Kinds(
     "plant",

@@ -14,14 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from mbrl_ros.ros.conversions import to_nanoseconds
-from mbrl_ros.ros.qos import LATEST, RECORDING
+from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.qos import LATEST, RECORDING, STREAM
 
 PATIENCE = 120.0
 
@@ -135,6 +138,34 @@ def launch(folder: Path, *arguments: str, domain: int | None = None) -> Process:
     return Process(folder, "mbrl_ros.cli", ["launch", "mpc.launch.py", *arguments], domain)
 
 
+def node(folder: Path, name: str, *parameters: str) -> Process:
+    """Start one node with these parameters."""
+    words = ["--ros-args"]
+    for parameter in parameters:
+        words += ["-p", parameter]
+    return Process(folder, f"mbrl_ros.nodes.{name}", words)
+
+
+def matched(publisher: Publisher) -> None:
+    """Wait until somebody hears what is published."""
+    wait_for(lambda: publisher.get_subscription_count() > 0, "a subscriber")
+
+
+class Diagnosis:
+    """Keeps the last diagnostics of one node."""
+
+    def __init__(self, listener: Listener, name: str) -> None:
+        self.values: dict[str, str] = {}
+        self.text = ""
+        self._name = name
+        listener.node.create_subscription(DiagnosticArray, "diagnostics", self._on, STREAM)
+
+    def _on(self, message: DiagnosticArray) -> None:
+        values = read_values(message, f"/{self._name}")
+        if values:
+            self.values, self.text = values, message.status[0].message
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
@@ -143,4 +174,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-__all__ = ["LATEST", "Listener", "Process", "alive", "launch", "wait_for"]
+__all__ = [
+    "LATEST",
+    "Diagnosis",
+    "Listener",
+    "Process",
+    "alive",
+    "launch",
+    "matched",
+    "node",
+    "wait_for",
+]

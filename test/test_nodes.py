@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import ParameterEvent
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
-from stack import LATEST, PATIENCE, Listener, Process, wait_for
+from stack import LATEST, PATIENCE, Diagnosis, Listener, Process, matched, node, wait_for
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
@@ -28,7 +28,6 @@ from mbrl_ros.dynamics.experience import Experience
 from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import UNSTEERED, bytes_message, named_values
-from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
@@ -37,21 +36,10 @@ from fuzz_guard import fuzz_node
 PERIOD = 50_000_000
 
 
-def node(folder, name, *parameters):
-    words = ["--ros-args"]
-    for parameter in parameters:
-        words += ["-p", parameter]
-    return Process(folder, f"mbrl_ros.nodes.{name}", words)
-
-
 @pytest.fixture
 def listener():
     with Listener() as listening:
         yield listening
-
-
-def matched(publisher):
-    wait_for(lambda: publisher.get_subscription_count() > 0, "a subscriber")
 
 
 def joint_states(milliseconds, position=0.1, names=("cart_slider", "pole_hinge")):
@@ -61,21 +49,6 @@ def joint_states(milliseconds, position=0.1, names=("cart_slider", "pole_hinge")
     message.header.stamp.sec, rest = divmod(milliseconds, 1000)
     message.header.stamp.nanosec = rest * 1_000_000
     return message
-
-
-class Diagnosis:
-    """Keeps the last diagnostics of one node."""
-
-    def __init__(self, listener, name):
-        self.values = {}
-        self.text = ""
-        self._name = name
-        listener.node.create_subscription(DiagnosticArray, "diagnostics", self._on, STREAM)
-
-    def _on(self, message):
-        values = read_values(message, f"/{self._name}")
-        if values:
-            self.values, self.text = values, message.status[0].message
 
 
 def action(force, age=0.0):

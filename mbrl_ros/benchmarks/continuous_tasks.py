@@ -24,7 +24,7 @@ from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.imagination.episodes import evaluate as evaluate_episodes
 from mbrl_ros.imagination.mbpo import MBPO, evaluate, interact
-from mbrl_ros.imagination.rollouts import Reward
+from mbrl_ros.imagination.memory import Reward
 from mbrl_ros.kinds import MODELS
 from mbrl_ros.planning.objective import Objective, Steps
 from mbrl_ros.planning.planner import Plan, Problem, make_planner

@@ -256,6 +256,19 @@ def write(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def write_new(path: Path, data: bytes) -> Path:
+    """Write a snapshot to the path, or with the first number behind its name that is free.
+
+    Returns where it was written; raises as `write` does.
+    """
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem}-{number}")
+    write(free, data)
+    return free
+
+
 def _entry(checksum: str) -> bytes:
     """Return how the checksum stands in the header."""
     return f'"{_CHECKSUM}":"{checksum}"'.encode()

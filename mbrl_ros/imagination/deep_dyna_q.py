@@ -26,9 +26,9 @@ from torch.nn.functional import one_hot, smooth_l1_loss
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
 from mbrl_ros.dynamics.snapshot import SnapshotError, pack, unseal, write
 from mbrl_ros.imagination.episodes import Values
-from mbrl_ros.imagination.memory import Batch, Memory
+from mbrl_ros.imagination.memory import Batch, Memory, Reward
 from mbrl_ros.imagination.policy import Layer, networks
-from mbrl_ros.imagination.rollouts import Imagination, Reward, Termination
+from mbrl_ros.imagination.rollouts import Imagination, Termination
 from mbrl_ros.imagination.sac import configure
 from mbrl_ros.planning.planner import Setting
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel
 from mbrl_ros.imagination.episodes import Values
 from mbrl_ros.imagination.episodes import evaluate as episodes_of
-from mbrl_ros.imagination.memory import Batch, Memory
+from mbrl_ros.imagination.memory import Batch, Memory, Reward, draw_mixed
 from mbrl_ros.imagination.policy import Policy
-from mbrl_ros.imagination.rollouts import Horizon, Imagination, Reward, Termination
+from mbrl_ros.imagination.rollouts import Horizon, Imagination, Termination
 from mbrl_ros.imagination.sac import SAC, configure
 from mbrl_ros.planning.planner import Setting
 
@@ -173,16 +173,9 @@ class MBPO:
         return self.policy.sample(states, self._generator)
 
     def _minibatch(self) -> Batch:
-        count = self.sac.batch_size
-        real = count
-        if len(self._imagined):
-            real = round(self.real_share * count)
-        parts = [
-            memory.draw(number, self._generator)
-            for memory, number in ((self._real, real), (self._imagined, count - real))
-            if number
-        ]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        return draw_mixed(
+            self._real, self._imagined, self.sac.batch_size, self.real_share, self._generator
+        )
 
 
 def interact(agent: MBPO, environment: Any, steps: int, seed: int) -> Iterator[float | None]:

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+# states (N, D), actions (N, A), next states (N, D) -> rewards (N,)
+Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,32 @@ class Memory:
         self._head = (self._head + len(rows)) % capacity
         self._size = min(capacity, self._size + len(rows))
 
+    def reward_again(self, reward: Reward) -> None:
+        """Replace the rewards of all steps."""
+        steps = Batch(self._rows[: self._size], *self._sizes)
+        states, actions, rewards, after, _ = steps.columns()
+        rewards.copy_(reward(states, actions, after))
+
     def draw(self, count: int, generator: torch.Generator | None = None) -> Batch:
         """Draw steps with replacement; raises ValueError if there is none to draw from."""
         if not self._size:
             raise ValueError("the memory is empty; append steps before drawing")
         chosen = torch.randint(self._size, (count,), generator=generator)
         return Batch(self._rows.index_select(0, chosen), *self._sizes)
+
+
+def draw_mixed(
+    real: Memory,
+    imagined: Memory,
+    count: int,
+    real_share: float,
+    generator: torch.Generator | None = None,
+) -> Batch:
+    """Draw a minibatch of real and imagined steps; only real ones where none is imagined yet."""
+    number = round(real_share * count) if len(imagined) else count
+    parts = [
+        memory.draw(part, generator)
+        for memory, part in ((real, number), (imagined, count - number))
+        if part
+    ]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]

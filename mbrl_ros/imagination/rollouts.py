@@ -19,12 +19,10 @@ from torch import Tensor
 
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Transitions
-from mbrl_ros.imagination.memory import Batch
+from mbrl_ros.imagination.memory import Batch, Reward
 
 Act = Callable[[Tensor], Tensor]  # states (N, D) -> actions (N, A) in the robot's units
-# states (N, D), actions (N, A), next states (N, D) -> rewards (N,)
-Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
-# The same -> whether the episode ends there for good, bool (N,)
+# What a Reward takes -> whether the episode ends there for good, bool (N,)
 Termination = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

@@ -8,6 +8,7 @@ two critics, target averaging and an automatic temperature.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -94,6 +95,34 @@ class SAC:
         self._averaged = self._trained[begin:-1]
         self._target_values = self._averaged.clone()
         self._target = _layers(self._target_values, shapes[2 * count :])
+
+    def start_from(self, policy: Policy, temperature: float, updates: int) -> None:
+        """Go on from a policy that has been trained already; what it was trained with.
+
+        Raises ValueError if its layers are of other sizes.
+        """
+        pairs = [
+            (own, new)
+            for mine, others in (
+                (self.policy.actor, policy.actor),
+                (self.policy.critics, policy.critics),
+                (self._target, policy.critics),
+            )
+            for own_layer, new_layer in zip(mine, others, strict=False)
+            for own, new in zip(own_layer, new_layer, strict=True)
+        ]
+        if len(policy.actor) != len(self.policy.actor) or any(
+            own.shape != new.shape for own, new in pairs
+        ):
+            found = [weight.shape[2] for weight, _ in policy.actor[:-1]]
+            raise ValueError(
+                f"policy has hidden layers of {found} units, expected "
+                f"{[self.hidden] * self.layers}: set hidden and layers alike"
+            )
+        for own, new in pairs:
+            own.copy_(new)
+        self._log_temperature.fill_(math.log(temperature))
+        self.updates = updates
 
     @property
     def temperature(self) -> float:

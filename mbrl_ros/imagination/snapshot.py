@@ -18,23 +18,29 @@ import mbrl_ros
 from mbrl_ros.dynamics.snapshot import IsoTime, Natural, SnapshotError, Text, pack, unseal
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.imagination.sac import SAC
+from mbrl_ros.kinds import POLICIES
 from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.robots.spec import RobotSpec
 
-FORMAT = "mbrl_ros.policy.1"
+FORMAT = "mbrl_ros.policy.2"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PolicyInfo:
     """What a policy's snapshot says about itself.
 
-    robot, control_rate (Hz), state, action (names, by commas): must agree with the robot that it
-    is to move. goal: what it was trained to reach, by commas; a policy keeps its goal for good.
+    kind: its name in the registry. robot, control_rate (Hz), state, action (names, by commas):
+    must agree with the robot that it is to move. goal: what it was trained to reach, by commas; a
+    policy keeps its goal for good.
     reward_scale: it was trained on rewards of - reward_scale x stage cost.
-    steps: real ones that it learned from. updates: how many it had. discount: of its values.
+    steps: real ones that it learned from. updates: how many it had; 0: it knows nothing, and only
+    announces that there is a learner. discount: of its values. temperature: what a nat of entropy
+    is worth in them. generation: how many the learner has taken into use so far, with this one.
+    effective_from, next_effective_from: see SnapshotInfo.
     version: of the package that wrote it.
     """
 
+    kind: Text
     robot: Text
     control_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     state: Text
@@ -44,6 +50,10 @@ class PolicyInfo:
     steps: Natural
     updates: Natural
     discount: Annotated[float, Field(ge=0.0, le=1.0)]
+    temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+    generation: Natural
+    effective_from: Natural
+    next_effective_from: Natural
     created_at: IsoTime
     version: Text
     format: Text
@@ -59,9 +69,12 @@ def describe(
     goal: Sequence[float] = (),
     steps: int = 0,
     reward_scale: float = 1.0,
+    kind: str = "sac",
+    generation: int = 0,
 ) -> PolicyInfo:
     """Say what a snapshot of this learner's policy says about itself; see PolicyInfo."""
     return PolicyInfo(
+        kind=kind,
         robot=robot.name,
         control_rate=robot.control_rate,
         state=",".join(robot.state_names),
@@ -71,6 +84,10 @@ def describe(
         steps=steps,
         updates=learner.updates,
         discount=learner.discount,
+        temperature=learner.temperature,
+        generation=generation,
+        effective_from=0,
+        next_effective_from=0,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=mbrl_ros.__version__,
         format=FORMAT,
@@ -87,8 +104,9 @@ def encode(policy: Policy, info: PolicyInfo) -> bytes:
 def decode(data: bytes, robot: RobotSpec) -> tuple[Policy, PolicyInfo]:
     """Return the policy that the bytes of a snapshot hold, and what it says about itself.
 
-    Raises SnapshotError if they are too many, not a policy, damaged, of another robot or other
-    action bounds, of wrong shape, or hold values that are not finite.
+    Raises SnapshotError if they are too many, not a policy, damaged, of an unknown kind, another
+    robot, other action bounds or a goal that this robot cannot have, of wrong shape, or hold
+    values that are not finite.
     """
     try:
         info = _INFO.validate_strings(unseal(data, FORMAT))
@@ -109,8 +127,12 @@ def decode(data: bytes, robot: RobotSpec) -> tuple[Policy, PolicyInfo]:
             raise SnapshotError(
                 f"policy's {name} is '{getattr(info, name)}', expected '{expected[name]}'"
             )
-    policy = new_policy(robot)
     try:
+        goal = goal_of(info)
+        unusable = robot.check_goal(goal) if goal else None
+        if unusable is not None:
+            raise ValueError(unusable)
+        policy: Policy = POLICIES.load(info.kind).new_policy(robot)
         policy.restore(safetensors.torch.load(data))
     except Exception as error:
         raise SnapshotError(f"policy does not fit the robot: {error}") from None
@@ -118,18 +140,16 @@ def decode(data: bytes, robot: RobotSpec) -> tuple[Policy, PolicyInfo]:
 
 
 def guide_of(policy: Policy, info: PolicyInfo) -> PolicyGuide:
-    """Return the guide for planners that a policy is, with what its snapshot says.
+    """Return the guide for planners that a policy is, with what its snapshot says."""
+    return PolicyGuide(policy, info.reward_scale, tuple(goal_of(info)) or None)
 
-    Raises ValueError if the goal that it states is not a list of numbers.
+
+def goal_of(info: PolicyInfo) -> list[float]:
+    """Return the goal (G,) that a policy was trained for; empty: it was trained for none.
+
+    Raises ValueError if it is not a list of numbers.
     """
-    goal = tuple(float(value) for value in info.goal.split(",")) if info.goal else None
-    return PolicyGuide(policy, info.reward_scale, goal)
-
-
-def new_policy(robot: RobotSpec) -> Policy:
-    """Return a policy for a robot that knows nothing yet."""
-    lower, upper = zip(*(d.bounds for d in robot.command.dimensions), strict=True)
-    return Policy(robot.angle_mask, lower, upper)
+    return [float(value) for value in info.goal.split(",")] if info.goal else []
 
 
 def load(path: Path, robot: RobotSpec) -> tuple[Policy, PolicyInfo]:

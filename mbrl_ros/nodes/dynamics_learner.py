@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
@@ -24,20 +23,22 @@ from mbrl_ros.dynamics.delay import DelayEstimator
 from mbrl_ros.dynamics.experience import Experience, ExperienceError
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model
 from mbrl_ros.dynamics.online import OnlineLearner
-from mbrl_ros.dynamics.snapshot import MAX_BYTES, SnapshotError, decode, describe, encode
+from mbrl_ros.dynamics.snapshot import (
+    MAX_BYTES,
+    SnapshotError,
+    decode,
+    describe,
+    encode,
+    write_new,
+)
 from mbrl_ros.errors import reason
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, RobotSpec
-from mbrl_ros.ros.conversions import (
-    PREDICTED,
-    UNSTEERED,
-    bytes_message,
-    read_named_values,
-    to_nanoseconds,
-)
+from mbrl_ros.ros.conversions import bytes_message
 from mbrl_ros.ros.diagnostics import ERROR, OK, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
-from mbrl_ros.ros.qos import LATCHED, RECORDING
+from mbrl_ros.ros.qos import LATCHED
+from mbrl_ros.ros.recording import Recording
 from mbrl_ros.ros.runtime import ManagedNode, run
 
 
@@ -200,7 +201,6 @@ class DynamicsLearner(ManagedNode):
         self._reset = threading.Event()
         self._last_update = 0  # steps at the last update
         self._announced = False
-        self._rejected = 0
         self._failure = ""
         self._stop = threading.Event()
         self._unpublished = False  # whether there is something new since the last one
@@ -219,12 +219,9 @@ class DynamicsLearner(ManagedNode):
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._busy = threading.Event()
         self._publisher = self.create_publisher(UInt8MultiArray, "model", LATCHED)
-        self._action_subscription = self.create_subscription(
-            JointState, "applied_action", self._on_action, RECORDING
+        self._recording = Recording(
+            self, self._robot, self._recorder, self._announce, self._maybe_update
         )
-        self.create_subscription(JointState, "state", self._on_state, RECORDING)
-        if self._robot.reward is not None:
-            self.create_subscription(JointState, self._robot.reward, self._on_reward, RECORDING)
         self.create_service(Trigger, "~/save", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -276,45 +273,14 @@ class DynamicsLearner(ManagedNode):
 
     # -- data -------------------------------------------------------------------------------
 
-    def _on_state(self, message: JointState) -> None:
-        stamp, state = to_nanoseconds(message.header.stamp), self._read(message, "state")
-        if state is None:
-            return
-        if message.header.frame_id != PREDICTED:
-            self._recorder.add_state(stamp, state)
-        if not self._announced and self._action_subscription.get_publisher_count() > 0:
+    def _announce(self, stamp: int, _state: list[float]) -> None:
+        """Say, before the robot moves, that there is a learner, and when its model counts."""
+        if not self._announced and self._recording.connected:
             # From here on no step can be lost. A model that knows nothing says so, too.
             self._announced = True
             first = self._first_update - self._update_every
             until_first = self._robot.period_nanoseconds * first + 2 * self._interval
             self._publish(stamp, stamp + until_first)
-        self._maybe_update()
-
-    def _on_action(self, message: JointState) -> None:
-        stamp, action = to_nanoseconds(message.header.stamp), self._read(message, "action")
-        if action is not None:
-            steered = message.header.frame_id != UNSTEERED
-            self._recorder.add_action(stamp, action, steered)
-            self._maybe_update()
-
-    def _on_reward(self, message: JointState) -> None:
-        stamp, reward = to_nanoseconds(message.header.stamp), self._read(message, "reward")
-        if reward is not None:
-            self._recorder.add_reward(stamp, reward[0])
-            self._maybe_update()
-
-    def _read(self, message: JointState, what: str) -> list[float] | None:
-        names = {
-            "state": self._robot.state_names,
-            "action": self._robot.action_names,
-            "reward": ["reward"],
-        }[what]
-        try:
-            return read_named_values(message, names)
-        except ValueError as error:
-            self._rejected += 1
-            self.get_logger().error(f"{what} dropped: {error}", throttle_duration_sec=1.0)
-            return None
 
     def _store_new(self) -> None:
         if self._unmarked is not None and self._experience is not None:
@@ -490,14 +456,11 @@ class DynamicsLearner(ManagedNode):
     # -- services ---------------------------------------------------------------------------
 
     def _on_save(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        path = _free(self._save_folder / "model.safetensors")
+        path = self._save_folder / "model.safetensors"
         try:
             if not self._snapshot:
                 raise OSError("nothing has been learned yet")
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(self._snapshot)
-            temporary.replace(path)
-            response.success, response.message = True, str(path)
+            response.success, response.message = True, str(write_new(path, self._snapshot))
         except OSError as error:
             response.success, response.message = False, f"{path}: {reason(error)}"
         return response
@@ -547,7 +510,7 @@ class DynamicsLearner(ManagedNode):
                 "skipped_steps": self._recorder.skipped,
                 "unrewarded_steps": self._recorder.unrewarded,
                 "unsteered_steps": self._recorder.unsteered,
-                "rejected_messages": self._rejected,
+                "rejected_messages": self._recording.rejected,
                 "model_transitions": self._learner.adopted.transitions,
                 "one_step_error": self._quality.one_step_error,
                 "coverage90": self._quality.coverage90,
@@ -572,15 +535,6 @@ def _check_size(model: DynamicsModel, robot: RobotSpec) -> None:
             f"parameters '{model.kind}.*': a model of {size} bytes is too large to be sent, at "
             f"most {MAX_BYTES} are; use fewer or narrower layers, or fewer members"
         )
-
-
-def _free(path: Path) -> Path:
-    """Return the path, or with the first number behind its name that no file has yet."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free
 
 
 def main() -> None:

@@ -1,6 +1,9 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Node `mpc_planner`: replans a whole trajectory at every state, sends its first action only."""
+"""Node `mpc_planner`: replans a whole trajectory at every state, sends its first action only.
+
+Or acts by reflex, where a policy is there that was trained for the goal.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +33,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode
 from mbrl_ros.dynamics.succession import Succession
+from mbrl_ros.imagination.acting import PolicyInForce
+from mbrl_ros.imagination.policy import Policy
+from mbrl_ros.imagination.snapshot import decode as decode_policy
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.goals import Goals
@@ -40,7 +47,6 @@ from mbrl_ros.planning.planner import (
     Planner,
     PlanningError,
     Problem,
-    Setting,
     make_planner,
 )
 from mbrl_ros.planning.sampling import SamplingPlanner
@@ -53,25 +59,24 @@ from mbrl_ros.ros.conversions import (
     to_time,
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
-from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, as_float, declare
+from mbrl_ros.ros.parameters import (
+    ROBOT,
+    Parameter,
+    ParameterError,
+    as_float,
+    declare,
+    from_setting,
+)
 from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.planar import PlanarView
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
 
-def _parameter(setting: Setting, prefix: str = "") -> Parameter:
-    description, name = setting.description, prefix + setting.name
-    if setting.choices:
-        words = f"{description} One of: {', '.join(setting.choices)}."
-        return Parameter(name, setting.default, words)
-    return Parameter(name, setting.default, description, setting.least, setting.most)
-
-
 def _own_parameters(kind: str) -> dict[str, Parameter]:
     """Return the settings of one kind of planner as parameters; its variants share them."""
     prefix = kind.partition("+")[0] + "."
-    parameters = [_parameter(setting, prefix) for setting in PLANNERS.load(kind).own_settings]
+    parameters = [from_setting(setting, prefix) for setting in PLANNERS.load(kind).own_settings]
     return {parameter.name: parameter for parameter in parameters}
 
 
@@ -80,6 +85,12 @@ PARAMETERS = (
     ROBOT,
     Parameter("model", "gp", "Kind of dynamics model that is expected on the topic `model`."),
     Parameter("planner", "mppi", "Kind of planner."),
+    Parameter(
+        "controller",
+        "mpc",
+        "mpc: plan at every tick. policy: act by the policy on the topic `policy`, and plan while "
+        "there is none for the goal.",
+    ),
     Parameter("seed", 0, "Seed of all random numbers of the planner.", 0),
     Parameter(
         "lockstep",
@@ -90,7 +101,7 @@ PARAMETERS = (
     Parameter(
         "iterations", 0, "Improvements of the plan a tick; 0: as many as suit the kind.", 0, 100
     ),
-    *(_parameter(setting) for name, setting in _COMMON.items() if name != "iterations"),
+    *(from_setting(setting) for name, setting in _COMMON.items() if name != "iterations"),
     Parameter(
         "time_budget",
         0.6,
@@ -154,6 +165,7 @@ PARAMETERS = (
     ),
 )
 
+CONTROLLERS = ("mpc", "policy")
 GOAL_PARAMETERS = ("goal", "goal_weights", "waypoints", "waypoint_dwell", "goal_trajectory")
 
 _EXPLORATION_STEPS = 1024
@@ -162,6 +174,8 @@ _EXPLORATION_STEPS = 1024
 _MAX_FALLBACKS = 3
 # Seconds that the robot moves without a new model until diagnostics say so.
 _MODEL_SILENCE = 10.0
+# What diagnostics call who chose the last action.
+_PHASES = {"random": "moving at random", "mpc": "planning", "policy": "acting by reflex"}
 # Ticks whose numbers diagnostics summarise.
 _WINDOW = 100_000
 
@@ -181,7 +195,12 @@ class MpcPlanner(ManagedNode):
         self._robot = robot
         self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
-        self._kind = values["model"]
+        self._kind, self._controller = values["model"], values["controller"]
+        if self._controller not in CONTROLLERS:
+            raise ParameterError(
+                f"parameter 'controller': is '{self._controller}', expected one of "
+                f"{', '.join(CONTROLLERS)}"
+            )
         self._planner = self._make_planner(values)
         # What cannot be used is refused now, not when a model comes.
         known = make_model(self._kind, robot)
@@ -201,11 +220,12 @@ class MpcPlanner(ManagedNode):
         self._bout_ticks = self._exploration_ticks or round(1.0 / robot.period)
         self._declare_goal()
 
-        self._models = Succession(self._lockstep)
-        self._snapshots: queue.Queue[bytes | None] = queue.Queue()
-        self._prepared: deque[tuple[SnapshotInfo, DynamicsModel]] = deque()
-        self._model_is_prepared = self.create_guard_condition(self._swap_models)
-        self._preparation = threading.Thread(target=self._prepare_models, daemon=True)
+        self._models: Succession[SnapshotInfo, DynamicsModel] = Succession(self._lockstep)
+        self._policies = PolicyInForce(robot, self._lockstep)
+        self._snapshots: queue.Queue[tuple[str, bytes] | None] = queue.Queue()  # with their topic
+        self._prepared: deque[Callable[[], None]] = deque()  # what to do between two ticks
+        self._is_prepared = self.create_guard_condition(self._swap)
+        self._preparation = threading.Thread(target=self._prepare, daemon=True)
         self._swap_ms = 0.0
         self._model_came = math.nan  # when the last one did, seconds of the steady clock
         self._moved_since = 0  # commands applied since then
@@ -219,12 +239,14 @@ class MpcPlanner(ManagedNode):
         )
 
         self._ticks = 0
+        self._ticks_by = {"random": 0, "mpc": 0, "policy": 0}  # who chose the action
+        self._acting = "random"  # who did last
         self._missed = 0
         self._failed = 0
         self._failed_in_a_row = 0
         self._discarded = 0
         self._rejected = 0
-        self._rejected_models = 0
+        self._rejected_snapshots = {"model": 0, "policy": 0}
         self._left_to_guard = False
         self._stage_cost = float("nan")
         self._limits = Limits(robot, self._planner.horizon)
@@ -235,6 +257,8 @@ class MpcPlanner(ManagedNode):
         self._plans = self.create_publisher(JointTrajectory, "plan", LATEST)
         self._view = PlanarView(self, robot, self._change_goal) if robot.planar else None
         self.create_subscription(UInt8MultiArray, "model", self._on_model, LATCHED)
+        if self._controller != "mpc":
+            self.create_subscription(UInt8MultiArray, "policy", self._on_policy, LATCHED)
         self.create_subscription(JointState, "goal", self._on_goal, LATEST)
         self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
         self.create_subscription(JointState, "state", self._on_state, LATEST)
@@ -336,34 +360,47 @@ class MpcPlanner(ManagedNode):
         # By way of the parameter, so that it always shows the goal in force.
         self.set_parameters([RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, goal)])
 
-    # -- model ------------------------------------------------------------------------------
+    # -- models and policies ----------------------------------------------------------------
 
     def _on_model(self, message: UInt8MultiArray) -> None:
         self._model_came, self._moved_since = time.monotonic(), 0
-        self._snapshots.put(bytes(message.data))
+        self._snapshots.put(("model", bytes(message.data)))
 
-    def _prepare_models(self) -> None:
+    def _on_policy(self, message: UInt8MultiArray) -> None:
+        self._snapshots.put(("policy", bytes(message.data)))
+
+    def _prepare(self) -> None:
         """Check and lay out snapshots in a thread of its own, so that a swap costs no time."""
-        while (data := self._snapshots.get()) is not None:
-            model = make_model(self._kind, self._robot)
+        while (received := self._snapshots.get()) is not None:
+            topic, data = received
             try:
-                info = decode(data, model, self._robot)
-                for remark in self._planner.prepare(model):
-                    self.get_logger().info(remark)
+                if topic == "model":
+                    self._prepare_model(data)
+                else:
+                    policy, info = decode_policy(data, self._robot)
+                    self._prepared.append(partial(self._policies.add, info, policy))
             except SnapshotError as error:
-                self._rejected_models += 1
-                self.get_logger().error(f"model refused, the old one stays: {error}")
+                self._rejected_snapshots[topic] += 1
+                self.get_logger().error(f"{topic} refused, the old one stays: {error}")
                 continue
             except Exception:
-                self.fail(f"the thread that prepares models has died:\n{traceback.format_exc()}")
+                self.fail(
+                    f"the thread that prepares snapshots has died:\n{traceback.format_exc()}"
+                )
                 return
-            self._prepared.append((info, model))
-            self._model_is_prepared.trigger()
+            self._is_prepared.trigger()
 
-    def _swap_models(self) -> None:
+    def _prepare_model(self, data: bytes) -> None:
+        model = make_model(self._kind, self._robot)
+        info = decode(data, model, self._robot)
+        for remark in self._planner.prepare(model):
+            self.get_logger().info(remark)
+        self._prepared.append(partial(self._models.add, info, model))
+
+    def _swap(self) -> None:
         begin = time.perf_counter()
         while self._prepared:
-            self._models.add(*self._prepared.popleft())
+            self._prepared.popleft()()
         self._swap_ms = max(self._swap_ms, 1e3 * (time.perf_counter() - begin))
         if self._waiting is not None:
             self._answer(*self._waiting)
@@ -389,7 +426,7 @@ class MpcPlanner(ManagedNode):
         """Send the action of one tick, once the guard and a model are there."""
         self._waiting = (stamp, state)
         model = self._models.at(stamp)
-        if model is None or self._peers.missing():
+        if model is None or self._policy_overdue() or self._peers.missing():
             return
         self._waiting = None
         begin = time.perf_counter()
@@ -406,9 +443,19 @@ class MpcPlanner(ManagedNode):
         self._awaiting_applied = True
         self._publish_plan(stamp)
         self._limits.arrived(stamp, state, self._stage_cost)
-        if problem is not None:
+        self._ticks_by[self._acting] += 1
+        if problem is not None or self._acting == "policy":
             self._limits.ticked(seconds, missed, self._plan is not None and self._plan.hurried)
+        if problem is not None:
             self._watch(stamp, problem, model)
+
+    def _policy_overdue(self) -> bool:
+        """Whether the tick that waits has to wait for a policy, as in lockstep."""
+        return (
+            self._controller != "mpc"
+            and self._waiting is not None
+            and self._policies.overdue(self._waiting[0])
+        )
 
     def _explore(self) -> Tensor:
         """Return a random action (A,), or the safe one between two bouts of them.
@@ -436,14 +483,21 @@ class MpcPlanner(ManagedNode):
                 f"way point reached; now {self._goals.waypoint}: {self._goals.goal}"
             )
         goal_now = goal if goal.ndim == 1 else goal[0]
+        if self._models.info is not None:
+            self._delay.actuation = self._models.info.delay
+        if self._controller == "policy":
+            policy = self._policies.at(stamp, [goal_now.tolist()])
+            if policy is not None:
+                action = self._react(policy, stamp, present, model)
+                self._stage_cost = self._cost_now(present, action, goal_now)
+                return action.tolist(), None
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
-            action = self._explore()
+            action, self._acting = self._explore(), "random"
             self._stage_cost = self._cost_now(present, action, goal_now)
             return action.tolist(), None
-        if self._models.info is not None:
-            self._delay.actuation = self._models.info.delay
+        self._acting = "mpc"
         start, before, fraction = self._delay.start_of_plan(stamp, present, model)
         problem = Problem(
             state=start,
@@ -474,6 +528,18 @@ class MpcPlanner(ManagedNode):
         action = self._plan.actions[0]
         self._stage_cost = self._cost_now(present, action, goal_now)
         return [float(value) for value in action], solved
+
+    def _react(self, policy: Policy, stamp: int, present: Tensor, model: DynamicsModel) -> Tensor:
+        """Return the action (A,) that a policy chooses for when it takes effect."""
+        if self._acting != "policy":
+            # What was said of plans does not hold for it.
+            self._acting, self._plan = "policy", None
+            self._limits = Limits(self._robot, self._planner.horizon)
+            self._left_to_guard = False
+        start = present
+        if model.transitions:
+            start, _, _ = self._delay.start_of_plan(stamp, present, model)
+        return policy.act(start[None])[0]
 
     def _cost_now(self, state: Tensor, action: Tensor, goal: Tensor) -> float:
         try:
@@ -553,10 +619,16 @@ class MpcPlanner(ManagedNode):
         elif self._ticks == 0:
             text = "waiting for the first state"
         else:
-            text = "planning" if self._plan is not None else "moving at random"
+            text = _PHASES[self._acting]
         if self._left_to_guard:
             text = "no plan: the robot is left to the guard"
+        if self._policy_overdue() and not self._models.empty:
+            text = "waiting for the policy learner"
         phase = text
+        outdated = False
+        if self._controller != "mpc" and self._policies.absence and self._ticks:
+            outdated = self._policies.outdated
+            text += f", as {self._policies.absence}"
         verdict = self._limits.verdict(self._planner.objective.goal_weight.tolist())
         if verdict.text:
             text += f"; {verdict.text}"
@@ -568,7 +640,9 @@ class MpcPlanner(ManagedNode):
             text += f"; no model for {model_age:.0f} s, going on with the one there is"
         # A model that is not good enough yet is no fault: it is being learned.
         late = verdict.limited_by == "planner" or self._left_to_guard
-        bad = late or silent or self._failed or self._rejected or self._rejected_models
+        refused = self._rejected or any(self._rejected_snapshots.values())
+        bad = late or silent or outdated or self._failed or refused
+        policy = self._policies.info
         nothing = float("nan")
         return (
             WARN if bad else OK,
@@ -576,7 +650,13 @@ class MpcPlanner(ManagedNode):
             {
                 "phase": phase,
                 "limited_by": verdict.limited_by,
+                "controller": self._controller,
                 "ticks": self._ticks,
+                "mpc_ticks": self._ticks_by["mpc"],
+                "policy_ticks": self._ticks_by["policy"],
+                "policy_generation": policy.generation if policy else 0,
+                "policy_updates": policy.updates if policy else 0,
+                "policy_goal": policy.goal if policy else "",
                 "deadline_misses": self._missed,
                 "plan_ms_median": times[len(times) // 2] if times else nothing,
                 "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
@@ -602,7 +682,8 @@ class MpcPlanner(ManagedNode):
                 "failed_plans": self._failed,
                 "discarded_trajectories": self._discarded,
                 "rejected_messages": self._rejected,
-                "rejected_models": self._rejected_models,
+                "rejected_models": self._rejected_snapshots["model"],
+                "rejected_policies": self._rejected_snapshots["policy"],
             },
         )
 

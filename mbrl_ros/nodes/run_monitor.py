@@ -12,21 +12,19 @@ import time
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterEvent, ParameterValue
-from rcl_interfaces.srv import GetParameters, SetParameters
+from rcl_interfaces.srv import SetParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
 from mbrl_ros.errors import told
-from mbrl_ros.planning.goals import Goals
 from mbrl_ros.report import RunRecord, draw
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import read_named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.goals import PlannerGoals
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, declare
 from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import RECORDING
@@ -42,8 +40,6 @@ PARAMETERS = (
     Parameter("settings", "{}", "JSON object that the report repeats: how the run was started."),
 )
 
-# Parameters of the planner that the goal in force follows from, in the order of their effect.
-_GOALS = ("goal", "waypoint_dwell", "waypoints", "goal_trajectory")
 _LINE_EVERY = 5.0  # robot seconds between two lines of the story
 
 
@@ -77,9 +73,8 @@ class RunMonitor(ManagedNode):
         self._second_goal_after = values["second_goal_after"] or math.inf
         self._record = RunRecord(robot, list(goal_values["goal"]), values["duration"] or math.inf)
         # As the planner has them: both follow the same states.
-        self._goals = Goals(robot)
-        self._goals.set_goal(goal_values["goal"])
-        self._asked = False  # the planner, for its way points
+        self._followed = PlannerGoals(self, robot, goal_values["goal"], self._on_goal)
+        self._goals = self._followed.goals
         self._planner_name = peer_name(self, "mpc_planner")
         self._learner_name = peer_name(self, "dynamics_learner")
         self._planner: dict[str, str] = {}
@@ -93,10 +88,6 @@ class RunMonitor(ManagedNode):
         self.create_subscription(JointState, "state", self._on_state, RECORDING)
         self.create_subscription(JointState, "applied_action", self._on_applied, RECORDING)
         self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, RECORDING)
-        self.create_subscription(
-            ParameterEvent, "/parameter_events", self._on_parameter, RECORDING
-        )
-        self._planner_parameters = AsyncParameterClient(self, "mpc_planner")
         self.create_timer(0.2, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._say("waiting for the robot")
 
@@ -137,7 +128,7 @@ class RunMonitor(ManagedNode):
         if record.now >= self._second_goal_after:
             self._second_goal_after = math.inf
             goal = RosParameter("goal", RosParameter.Type.DOUBLE_ARRAY, self._second_goal)
-            self._planner_parameters.set_parameters([goal], self._on_goal_set)
+            self._followed.parameters.set_parameters([goal], self._on_goal_set)
         if record.ended:
             # Diagnostics come once a second: wait for those that cover the whole run.
             self._settled = time.monotonic() + 1.5
@@ -151,43 +142,12 @@ class RunMonitor(ManagedNode):
             self._say(f"way point {self._goals.waypoint}: {_shown(self._goals.goal)}")
         self._record.goal = list(self._goals.goal)
 
-    def _ask_for_goals(self) -> None:
-        """Ask for way points that the planner has been started with."""
-        if self._asked or not self._planner_parameters.services_are_ready():
-            return
-        self._asked = True
-
-        def set_all(future: Future[GetParameters.Response]) -> None:
-            response = future.result()
-            for name, value in zip(_GOALS, response.values if response else [], strict=False):
-                if value.double_array_value or value.double_value:
-                    self._set_goal(name, value)
-
-        self._planner_parameters.get_parameters(list(_GOALS), set_all)
-
-    def _set_goal(self, name: str, value: ParameterValue) -> None:
-        goals, before = self._goals, list(self._goals.goal)
-        numbers = [float(x) for x in value.double_array_value or value.integer_array_value]
-        try:
-            if name == "waypoint_dwell":
-                goals.dwell = value.double_value or float(value.integer_value)
-            elif name == "goal":
-                goals.set_goal(numbers)
-            elif name == "waypoints":
-                goals.set_waypoints(numbers)
-            else:
-                goals.set_trajectory(numbers)
-        except ValueError as error:
-            # The planner has checked its own: this is one of another stack's.
-            self.get_logger().warning(f"not followed, {name}: {error}", throttle_duration_sec=10.0)
-            return
-        if goals.goal == before:
-            return
-        self._record.change_goal(goals.goal)
-        if goals.waypoint:
-            self._say(f"way point {goals.waypoint}: {_shown(goals.goal)}")
+    def _on_goal(self) -> None:
+        self._record.change_goal(self._goals.goal)
+        if self._goals.waypoint:
+            self._say(f"way point {self._goals.waypoint}: {_shown(self._goals.goal)}")
         else:
-            self._say(f"the goal moves to {goals.goal}")
+            self._say(f"the goal moves to {self._goals.goal}")
 
     def _on_goal_set(self, future: Future[SetParameters.Response]) -> None:
         response = future.result()
@@ -224,15 +184,8 @@ class RunMonitor(ManagedNode):
                 transitions = self._planner.get("model_transitions")
                 self._say(f"planning with what was learned from {transitions} transitions")
 
-    def _on_parameter(self, event: ParameterEvent) -> None:
-        if event.node != self._planner_name:
-            return
-        for parameter in event.changed_parameters:
-            if parameter.name in _GOALS:
-                self._set_goal(parameter.name, parameter.value)
-
     def _on_timer(self) -> None:
-        self._ask_for_goals()
+        self._followed.ask()
         if self._settled is not None and time.monotonic() > self._settled:
             self.finished.set()
         if time.monotonic() - self._last_progress > self._stall_timeout:

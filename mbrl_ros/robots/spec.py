@@ -660,6 +660,13 @@ class RobotSpec:
             errors.append(abs(error))
         return errors
 
+    def same_goal(self, goal: Sequence[float], other: Sequence[float]) -> bool:
+        """Whether two goals (G,) are within its tolerances of each other."""
+        state = [0.0] * len(self.state)
+        for name, value in zip(self.goal_names, goal, strict=True):
+            state[self.state_names.index(name)] = value
+        return self.goal_reached(state, other)
+
     def goal_reached(self, state: Sequence[float], goal: Sequence[float]) -> bool:
         """Whether every goal dimension is within its tolerance."""
         errors = self.goal_errors(state, goal)

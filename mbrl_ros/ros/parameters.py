@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
@@ -16,6 +16,9 @@ from rclpy.exceptions import (
 )
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+
+if TYPE_CHECKING:  # it comes with torch, which the guard does without
+    from mbrl_ros.planning.planner import Setting
 
 
 class ParameterError(ValueError):
@@ -67,6 +70,15 @@ class Parameter:
 ROBOT = Parameter(
     "robot", "cartpole", "Name of a shipped robot, path of its YAML file, or gym/ENVIRONMENT_ID."
 )
+
+
+def from_setting(setting: Setting, prefix: str = "") -> Parameter:
+    """Return the parameter `prefix` + name that a setting of a planner or policy is in ROS."""
+    description, name = setting.description, prefix + setting.name
+    if setting.choices:
+        words = f"{description} One of: {', '.join(setting.choices)}."
+        return Parameter(name, setting.default, words)
+    return Parameter(name, setting.default, description, setting.least, setting.most)
 
 
 def declare(node: Node, parameters: Sequence[Parameter]) -> dict[str, Any]:
