@@ -90,9 +90,9 @@ ARGUMENTS: tuple[Argument, ...] = (
         "optimize",
         "none",
         "How the planner rolls candidates out. none: in float32, the same on every machine. auto: "
-        "measure at start, take bfloat16 or compiled code where that is faster. compile: through "
-        "torch.compile where that works.",
-        ("none", "auto", "compile"),
+        "measure at start, take a GPU, compiled code or bfloat16 where that is faster. compile, "
+        "cuda: through torch.compile, or on a GPU as one CUDA graph, where that works.",
+        ("none", "auto", "compile", "cuda"),
     ),
     Argument("model_file", "", "Saved model to start from; empty: none."),
     Argument(

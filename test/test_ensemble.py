@@ -454,13 +454,13 @@ def test_compiled_rollouts_agree_and_outlive_the_model(tmp_path, monkeypatch):
     model = trained(slices=5)
     states, actions = start_and_actions(7, horizon=3)
     eager = model.rollout(states, actions, "pathwise")
-    compiled = model.rollout(states, actions, "pathwise", compiled=True)
+    compiled = model.rollout(states, actions, "pathwise", engine="compile")
     assert torch.allclose(eager, compiled, atol=1e-4)
     programs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     model.improve()
     restored = make()
     restored.restore(model.snapshot())
-    again = restored.rollout(states, actions, "pathwise", compiled=True)
+    again = restored.rollout(states, actions, "pathwise", engine="compile")
     assert torch.allclose(again, restored.rollout(states, actions, "pathwise"), atol=1e-4)
     # Weights are arguments: the next model takes over what was compiled.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == programs
@@ -478,7 +478,7 @@ def test_without_a_compiler_planning_goes_on_and_says_so(tmp_path, monkeypatch):
     planner = make_planner("mppi", robot, samples=11, horizon=3, optimize="compile")
     remarks = planner.prepare(model)
     assert any("torch.compile does not work here" in remark for remark in remarks)
-    assert planner._way.compiled is False
+    assert planner._way.engine == "eager"
 
 
 def test_learning_shows_in_the_next_rollout():

@@ -393,15 +393,22 @@ def test_plans_over_particles_weigh_the_risk(cartpole, risk, weight):
 class Coarse(Cart):
     """A cart whose predictions are rounded and compiled on demand; each way takes its time.
 
-    Seconds by float32, bfloat16 and compiled; None: it does not work.
+    Seconds by float32, bfloat16, compiled, and of a whole plan on the GPU; None: it does not work.
     """
 
-    compilable = True
-
-    def __init__(self, plain, rounded, compiled):
+    def __init__(self, plain, rounded, compiled, cuda=None):
         super().__init__()
-        self.slow = {"float32": plain, "bfloat16": rounded, "float32 compiled": compiled}
+        self.slow = {
+            "float32": plain,
+            "bfloat16": rounded,
+            "float32 compile": compiled,
+            "float32 cuda": cuda,
+            "bfloat16 cuda": cuda,
+        }
         self.asked = []
+
+    def engines(self, propagation):
+        return ("compile", "cuda")
 
     def rollout(
         self,
@@ -410,9 +417,9 @@ class Coarse(Cart):
         propagation="mean",
         generator=None,
         precision="float32",
-        compiled=False,
+        engine="eager",
     ):
-        way = precision + compiled * " compiled"
+        way = precision if engine == "eager" else f"{precision} {engine}"
         self.asked.append((states.shape[0], way))
         if self.slow[way] is None:
             raise RuntimeError("no compiler\nand a long story")
@@ -427,10 +434,12 @@ class Coarse(Cart):
         ("bfloat16", "none", (0.0, 0.02, 0.0), "bfloat16", ""),
         ("float32", "auto", (0.02, 0.0, 0.01), "bfloat16", "rolled out in bfloat16 (a step"),
         ("float32", "auto", (0.0, 0.02, 0.02), "float32", "rolled out in float32 (a step"),
-        ("float32", "auto", (0.02, 0.02, 0.0), "float32 compiled", "in float32, compiled (a"),
+        ("float32", "auto", (0.02, 0.02, 0.0), "float32 compile", "in float32, compiled (a"),
         ("float32", "auto", (0.02, 0.0, None), "bfloat16", "RuntimeError: no compiler"),
-        ("float32", "compile", (0.0, 0.0, 0.01), "float32 compiled", "in float32, compiled (a"),
+        ("float32", "compile", (0.0, 0.0, 0.01), "float32 compile", "in float32, compiled (a"),
         ("float32", "compile", (0.0, 0.0, None), "float32", "RuntimeError: no compiler"),
+        ("float32", "cuda", (0.0, 0.0, 0.0, 0.01), "float32 cuda", "in float32 on the GPU (a"),
+        ("float32", "cuda", (0.0, 0.0, 0.0, None), "float32", "CUDA does not work here"),
     ],
 )
 def test_candidates_are_rolled_out_in_the_way_that_is_wanted_or_pays(
@@ -459,9 +468,38 @@ def test_nothing_is_compiled_on_a_tick(cartpole):
     assert model.asked[0] == (10, "float32")
 
 
-def test_a_model_that_has_nothing_to_compile_runs_as_it_is(cartpole):
-    planner = make_planner("mppi", cartpole, samples=20, optimize="compile")
-    assert planner.prepare(Cart()) == ["optimize: compile: model 'cart' has nothing to compile"]
+def test_a_gpu_is_taken_only_where_there_is_one_and_it_pays(cartpole, monkeypatch):
+    for there, seconds, expected in (
+        (False, 0.0, "float32"),
+        (True, 0.0, "float32 cuda"),
+        (True, 0.5, "float32"),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        model = Coarse(0.01, 0.01, 0.01, seconds)
+        planner = make_planner("mppi", cartpole, samples=20, optimize="auto")
+        planner.prepare(model)
+        model.asked.clear()
+        planner.plan(problem(), model, None)
+        assert model.asked[0] == (20, expected)
+
+
+def test_a_gpu_is_given_as_many_rows_as_were_recorded(cartpole):
+    model = Coarse(0.0, 0.0, 0.0, 0.0)
+    planner = make_planner("mppi", cartpole, samples=80, optimize="cuda")
+    planner.prepare(model)
+    model.asked.clear()
+    hurried = planner.plan(problem(time_budget=1e-9), model, None)
+    assert (hurried.samples, hurried.hurried) == (10, True)
+    assert model.asked[0] == (80, "float32 cuda")
+
+
+@pytest.mark.parametrize(
+    ("optimize", "what"), [("compile", "compile"), ("cuda", "roll out on a GPU")]
+)
+def test_a_model_that_has_nothing_to_optimize_runs_as_it_is(cartpole, optimize, what):
+    planner = make_planner("mppi", cartpole, samples=20, optimize=optimize)
+    expected = f"optimize: {optimize}: model 'cart' has nothing to {what}"
+    assert planner.prepare(Cart()) == [expected]
     assert math.isfinite(planner.plan(problem(), Cart(), None).cost)
 
 

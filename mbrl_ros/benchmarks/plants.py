@@ -205,7 +205,7 @@ class HalfCheetah(TrueDynamics):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
-        compiled: bool = False,
+        engine: str = "eager",
     ) -> Tensor:
         """Simulate whole trajectories in one call; see `DynamicsModel.rollout`."""
         count = len(states)

@@ -67,7 +67,6 @@ class Ensemble(DynamicsModel):
     kind = "ensemble"
     # One member a candidate, not all of them: a fifth of the time.
     planning_propagation = "pathwise"
-    compilable = True
     probabilistic = True  # each member predicts a variance
 
     def __init__(
@@ -150,7 +149,7 @@ class Ensemble(DynamicsModel):
     def _take_over(self, weights: Weights) -> None:
         """Predict from these weights and train them further, with nothing remembered."""
         self._best = {name: tensor.clone() for name, tensor in weights.items()}
-        self._kept: dict[tuple[str, int, str, bool], Particles] = {}  # until predictions change
+        self._kept: dict[tuple[str, int, str, str], Particles] = {}  # until predictions change
         # The output layer's weights are zero until the first step.
         self._trained = bool(weights[f"weight_{self._layers - 1}"].any())
         self._start_training(weights)
@@ -465,6 +464,10 @@ class Ensemble(DynamicsModel):
         noise = self._noise_factor[:size].float() * variance[..., :size].mean(0)
         return 0.5 * torch.log1p(unknown / noise).sum(-1).to(states.dtype)
 
+    def engines(self, propagation: str) -> tuple[str, ...]:
+        """Return `compile` and `cuda`; see DynamicsModel.engines."""
+        return ("compile", "cuda")
+
     def stepper(
         self, propagation: str, count: int, generator: torch.Generator | None = None
     ) -> Step:
@@ -478,20 +481,20 @@ class Ensemble(DynamicsModel):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
-        compiled: bool = False,
+        engine: str = "eager",
     ) -> Tensor:
         """Predict trajectories without gradients; `bfloat16` is for the hidden layers only."""
-        particles = self._particles(propagation, len(states), precision, compiled)
+        particles = self._particles(propagation, len(states), precision, engine)
         return particles.rollout(states, actions, generator)
 
     def _particles(
-        self, propagation: str, count: int, precision: str = "float32", compiled: bool = False
+        self, propagation: str, count: int, precision: str = "float32", engine: str = "eager"
     ) -> Particles:
         """Return what moves so many particles, made once and kept until something is learned."""
         if propagation not in PROPAGATIONS:
             known = ", ".join(PROPAGATIONS)
             raise ValueError(f"unknown propagation '{propagation}'; expected one of {known}")
-        key = (propagation, count, precision, compiled)
+        key = (propagation, count, precision, engine)
         if key not in self._kept:
             if len(self._kept) >= _KEPT:
                 self._kept = {}

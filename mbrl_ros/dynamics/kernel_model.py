@@ -24,6 +24,7 @@ from mbrl_ros.dynamics.calibration import (
     noise_factor,
     noise_persistence,
 )
+from mbrl_ros.dynamics.cuda import RecordedFunction
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
@@ -113,7 +114,7 @@ class KernelModel(DynamicsModel):
         # How the noise that was fitted is put right by what was held out.
         self._noise_factor = torch.ones(features.outputs).double()
         self._persistence = torch.zeros(features.outputs).double()
-        self._fast: dict[int, _FastKernel] = {}  # by number of rows
+        self._fast: dict[tuple[int, str], _FastKernel] = {}  # by number of rows and device
         self._inverses: list[tuple[float, Tensor]] | None = None  # of the factors, likewise
 
     # -- learning ---------------------------------------------------------------------------
@@ -384,6 +385,10 @@ class KernelModel(DynamicsModel):
             self._noise,
         )
 
+    def engines(self, propagation: str) -> tuple[str, ...]:
+        """Return `cuda` where no sample is drawn; see DynamicsModel.engines."""
+        return ("cuda",) if propagation == "mean" else ()
+
     def stepper(
         self, propagation: str, count: int, generator: torch.Generator | None = None
     ) -> Step:
@@ -412,13 +417,14 @@ class KernelModel(DynamicsModel):
 
         return sample
 
-    def _fast_kernel(self, count: int) -> _FastKernel:
+    def _fast_kernel(self, count: int, device: str = "cpu") -> _FastKernel:
         """Return the kernel of so many rows, made once and kept until something is learned."""
-        if count not in self._fast:
+        key = (count, device)
+        if key not in self._fast:
             if len(self._fast) >= _FAST_SIZES:
                 self._fast = {}
-            self._fast[count] = _FastKernel(self, count)
-        return self._fast[count]
+            self._fast[key] = _FastKernel(self, count, device)
+        return self._fast[key]
 
     def _unknown(self, count: int) -> Tensor:
         """Return the variance without noise (D, N) where the kernel of N rows was last taken."""
@@ -477,10 +483,13 @@ class KernelModel(DynamicsModel):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
-        compiled: bool = False,
+        engine: str = "eager",
     ) -> Tensor:
         """Predict trajectories in float32; see DynamicsModel.rollout."""
-        return super().rollout(states.float(), actions.float(), propagation, generator)
+        states, actions = states.float(), actions.float()
+        if engine == "cuda" and propagation == "mean" and len(self._inputs):
+            return self._fast_kernel(len(states), "cuda").rollout(states, actions)
+        return super().rollout(states, actions, propagation, generator)
 
     # -- snapshots --------------------------------------------------------------------------
 
@@ -547,11 +556,11 @@ class KernelModel(DynamicsModel):
 class _FastKernel:
     """The kernel between N rows and a model's points, and the mean, in float32.
 
-    Into buffers made once. The kernel's logarithm is laid out as one product with [z, z^2, 1],
-    z being normalised inputs.
+    Into buffers made once, on a device. The kernel's logarithm is laid out as one product with
+    [z, z^2, 1], z being normalised inputs.
     """
 
-    def __init__(self, model: KernelModel, count: int) -> None:
+    def __init__(self, model: KernelModel, count: int, device: str = "cpu") -> None:
         posterior, features = model.mean_posterior(), model.features
         hyperparameters, points = posterior.hyperparameters, posterior.points
         self.count = count
@@ -563,30 +572,45 @@ class _FastKernel:
         constant = hyperparameters.log_signal[:outputs, None]
         constant = constant - 0.5 * (precision @ points.square().T)
         matrix = torch.cat([linear, quadratic, constant[:, None, :]], dim=1)
-        self._matrix = matrix.float().contiguous()  # (D, 2F + 1, n)
-        self._gain = (1.0 / posterior.input.scale).float()
-        self._shift = (-posterior.input.mean / posterior.input.scale).float()
-        self._raw = torch.empty(count, size)
-        augmented = torch.ones(count, 2 * size + 1)
+        self._matrix = matrix.float().contiguous().to(device)  # (D, 2F + 1, n)
+        self._gain = (1.0 / posterior.input.scale).float().to(device)
+        self._shift = (-posterior.input.mean / posterior.input.scale).float().to(device)
+        self._plain = torch.tensor(features.plain, dtype=torch.int64, device=device)
+        self._raw = torch.empty(count, size, device=device)
+        augmented = torch.ones(count, 2 * size + 1, device=device)
         self.inputs = augmented[:, :size]  # (N, F), normalised
         self._squared = augmented[:, size : 2 * size]
         self._augmented = augmented.expand(outputs, -1, -1)
-        self.kernel = torch.empty(outputs, count, len(points))
-        self._weights = posterior.weights[:outputs, :, None].float().contiguous()
-        self.scale = posterior.target.scale[:outputs].float()
-        self.shift = posterior.target.mean[:outputs].float()
+        self.kernel = torch.empty(outputs, count, len(points), device=device)
+        self._weights = posterior.weights[:outputs, :, None].float().contiguous().to(device)
+        self.scale = posterior.target.scale[:outputs].float().to(device)
+        self.shift = posterior.target.mean[:outputs].float().to(device)
+        self._recorded: dict[int, RecordedFunction] = {}  # by the number of steps
 
     def mean(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the mean next states (N, D)."""
         mean = torch.bmm(self(states, actions), self._weights)[:, :, 0]
         return torch.addcmul(states + self.shift, mean.T, self.scale)
 
+    def rollout(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Return the means' trajectories (H + 1, N, D), computed on a GPU."""
+        if len(actions) not in self._recorded:
+            recorded = RecordedFunction(self._follow, (states, actions))
+            self._recorded[len(actions)] = recorded
+        return self._recorded[len(actions)](states, actions)
+
+    def _follow(self, states: Tensor, actions: Tensor) -> Tensor:
+        trajectory = [states]
+        for action in actions:
+            trajectory.append(self.mean(trajectory[-1], action))
+        return torch.stack(trajectory)
+
     def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the kernel (D, N, n) of states (N, D) and actions (N, A)."""
         angles, raw = self._features.angles, self._raw
         first_sine = len(self._features.plain)
         first_cosine = first_sine + len(angles)
-        raw[:, :first_sine] = self._features.plain_part(states)
+        raw[:, :first_sine] = states.index_select(1, self._plain) if angles else states
         for i, angle in enumerate(angles):
             torch.sin(states[:, angle], out=raw[:, first_sine + i])
             torch.cos(states[:, angle], out=raw[:, first_cosine + i])

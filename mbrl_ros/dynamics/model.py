@@ -100,7 +100,6 @@ class DynamicsModel(ABC):
     transitions: int = 0
     widening: float = 1.0
     planning_propagation: str = "mean"  # what suits planning best, time included
-    compilable: bool = False  # whether `rollout` has something to compile
 
     def __init__(self, features: FeatureMap) -> None:
         self.features = features
@@ -199,7 +198,7 @@ class DynamicsModel(ABC):
         propagation: str = "mean",
         generator: torch.Generator | None = None,
         precision: str = "float32",
-        compiled: bool = False,
+        engine: str = "eager",
     ) -> Tensor:
         """Predict trajectories by feeding predictions back.
 
@@ -214,15 +213,24 @@ class DynamicsModel(ABC):
         `pathwise`: each particle follows one function drawn from the posterior, without noise.
 
         generator: source of the samples. precision: one of PRECISIONS; `bfloat16` allows a kind
-        to round what lies between states to 8 bits where that is faster. compiled: whether a
-        kind that is `compilable` goes through torch.compile. Raises ValueError for a
-        propagation that this kind does not offer.
+        to round what lies between states to 8 bits where that is faster. engine: `eager`, or
+        one of those that `engines` names. Raises ValueError for a propagation that this kind
+        does not offer.
         """
         step = self.stepper(propagation, len(states), generator)
         trajectory = [states]
         for action in actions:
             trajectory.append(step(trajectory[-1], action))
         return torch.stack(trajectory)
+
+    def engines(self, propagation: str) -> tuple[str, ...]:
+        """Return in what other ways than `eager` rollouts of this propagation can be computed.
+
+        `compile`: through torch.compile; `cuda`: on a GPU, recorded as one CUDA graph for each
+        number of rows and steps, from and to tensors on the CPU. The first of each takes its time,
+        and raises whatever a compiler or a driver does where it, or the GPU, is missing.
+        """
+        return ()
 
     def stepper(
         self, propagation: str, count: int, generator: torch.Generator | None = None

@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 
 import torch
 from torch import Tensor
 from torch.nn.functional import silu, softplus
 
 from mbrl_ros.dynamics.calibration import PersistentNoise
+from mbrl_ros.dynamics.cuda import RecordedFunction
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import Step
 
@@ -42,6 +44,17 @@ class FoldedNetworks:
     persistence: Tensor
     log_variance_bounds: tuple[Tensor, Tensor] | None = None  # lower, upper (M, 1, D)
 
+    def to(self, device: str) -> FoldedNetworks:
+        """Return the same on a device."""
+        bounds = self.log_variance_bounds
+        return FoldedNetworks(
+            [weight.to(device) for weight in self.weights],
+            [bias.to(device) for bias in self.biases],
+            self.noise_scale.to(device),
+            self.persistence,
+            None if bounds is None else (bounds[0].to(device), bounds[1].to(device)),
+        )
+
 
 class Particles:
     """Moves `count` particles in float32, without gradients, in buffers made once.
@@ -54,8 +67,9 @@ class Particles:
 
     precision: `bfloat16` rounds what is between the first and the last layer to 8 bits, which
     many processors compute in half the time. The layers next to states stay in float32.
-    compiled: whether the networks go through torch.compile, which takes seconds at the first
-    step of a number of rows; it raises what the compiler does.
+    engine: `compile`: the networks go through torch.compile, which takes seconds at the first
+    step of a number of rows; it raises what the compiler does. `cuda`: rollouts are computed on
+    a GPU, see RecordedFunction; what is random is still drawn on the CPU. Otherwise `eager`.
     """
 
     def __init__(
@@ -65,9 +79,12 @@ class Particles:
         propagation: str,
         count: int,
         precision: str = "float32",
-        compiled: bool = False,
+        engine: str = "eager",
     ) -> None:
-        self._networks, self._count, self._compiled = networks, count, compiled
+        device = "cuda" if engine == "cuda" else "cpu"
+        networks = networks.to(device)
+        self._networks, self._count, self._engine = networks, count, engine
+        self._recorded: dict[int, RecordedFunction] = {}  # by the number of steps
         self._shared, self._dealt = propagation == "mean", propagation == "ts1"
         self._noisy = propagation in ("ts1", "tsinf")
         self._persistence = networks.persistence * (propagation == "tsinf")
@@ -84,7 +101,7 @@ class Particles:
         first[:, features.plain] = networks.weights[0][:, :plain]
         first[:, size:-1] = networks.weights[0][:, plain:]
         first[:, -1:] = networks.biases[0]
-        inputs = torch.zeros(1 if self._shared else members, each, sum(parts))
+        inputs = first.new_zeros(1 if self._shared else members, each, sum(parts))
         inputs[..., -1] = 1.0
         self._rows = inputs.view(-1, sum(parts))
         self._staged = inputs.new_ones(1, count, sum(parts)) if self._dealt else inputs
@@ -104,7 +121,7 @@ class Particles:
         # Layers of one width take turns with two buffers, which stay in the processor's cache.
         widths = [weight.shape[2] for weight in networks.weights[:-1]]
         buffers = {
-            (width, i % 2): torch.empty(members, each, width, dtype=dtype)
+            (width, i % 2): first.new_empty(members, each, width, dtype=dtype)
             for i, width in enumerate(widths)
         }
         self._hidden = [buffers[width, i % 2] for i, width in enumerate(widths)]
@@ -120,41 +137,61 @@ class Particles:
         if self._shared:
             self._output_weight = self._output_weight / members
             self._output_bias = self._output_bias.mean(0)
-            self._output = torch.empty(each, width)
+            self._output = first.new_empty(each, width)
         else:
-            self._output = torch.empty(members, each, width)
+            self._output = first.new_empty(members, each, width)
 
     @torch.no_grad()
     def rollout(
         self, states: Tensor, actions: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Return trajectories (H + 1, N, D) from states (N, D) under actions (H, N, A)."""
-        moves = self._grouped(actions)
-        start = self._grouped(states[None])
-        trajectory = start.new_empty(len(actions) + 1, *start.shape[1:])
-        trajectory[0] = start[0]
-        noise = self._new_noise(generator)
-        for t, move in enumerate(moves):
-            self._advance(trajectory[t], move, trajectory[t + 1], noise, generator)
-        return self._ungrouped(trajectory)
+        start, moves, noise = self._grouped(states[None])[0], self._grouped(actions), None
+        if self._noisy:
+            noise = PersistentNoise(self._count, self._persistence, generator)
+        draws = (self._drawn(noise, generator) for _ in moves)
+        if self._engine != "cuda":
+            return self._follow(start, moves, draws)
+        values = (start, moves, *map(torch.stack, zip(*draws, strict=True)))
+        if len(moves) not in self._recorded:
+            self._recorded[len(moves)] = RecordedFunction(self._follow_drawn, values)
+        return self._recorded[len(moves)](*values)
 
     def stepper(self, generator: torch.Generator | None) -> Step:
         """Return the function of one step: states (N, D), actions (N, A) -> states (N, D)."""
-        noise = self._new_noise(generator)
+        noise = None
+        if self._noisy:
+            noise = PersistentNoise(self._count, self._persistence, generator)
 
         @torch.no_grad()
         def step(states: Tensor, actions: Tensor) -> Tensor:
             start, move = self._grouped(states[None])[0], self._grouped(actions[None])[0]
             after = torch.empty_like(start)
-            self._advance(start, move, after, noise, generator)
+            self._advance(start, move, after, *self._drawn(noise, generator))
             return self._ungrouped(after[None])[0]
 
         return step
 
-    def _new_noise(self, generator: torch.Generator | None) -> PersistentNoise | None:
-        if not self._noisy:
-            return None
-        return PersistentNoise(self._count, self._persistence, generator)
+    def _drawn(
+        self, noise: PersistentNoise | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """Draw what is random in one step: noise (G, rows, D) and the order of rows, if any."""
+        order = []
+        if self._dealt:
+            order.append(torch.randperm(len(self._rows), generator=generator)[: self._count])
+        return () if noise is None else (self._grouped(noise.draw()[None])[0], *order)
+
+    def _follow_drawn(self, start: Tensor, moves: Tensor, *draws: Tensor) -> Tensor:
+        """Do as `_follow`, with everything random in tensors (H, ...)."""
+        return self._follow(start, moves, zip(*draws, strict=True) if draws else repeat(()))
+
+    def _follow(self, start: Tensor, moves: Tensor, draws: Iterable[tuple[Tensor, ...]]) -> Tensor:
+        """Return trajectories (H + 1, N, D) from start (G, rows, D), moves (H, G, rows, A)."""
+        trajectory = start.new_empty(len(moves) + 1, *start.shape)
+        trajectory[0] = start
+        for t, (move, drawn) in enumerate(zip(moves, draws, strict=False)):
+            self._advance(trajectory[t], move, trajectory[t + 1], *drawn)
+        return self._ungrouped(trajectory)
 
     def _grouped(self, values: Tensor) -> Tensor:
         """Lay out values (T, N, K) as (T, G, rows, K), filled up with zeros."""
@@ -171,8 +208,8 @@ class Particles:
         states: Tensor,
         actions: Tensor,
         out: Tensor,
-        noise: PersistentNoise | None,
-        generator: torch.Generator | None,
+        noise: Tensor | None = None,
+        order: Tensor | None = None,
     ) -> None:
         """Write into `out` what follows on states (G, rows, D) under actions (G, rows, A)."""
         self._states.copy_(states)
@@ -180,22 +217,19 @@ class Particles:
             torch.sin(angle, out=sine)
             torch.cos(angle, out=cosine)
         self._actions.copy_(actions)
-        order = None
-        if self._dealt:
-            order = torch.randperm(len(self._rows), generator=generator)[: self._count]
+        if order is not None:
             self._rows[order] = self._staged[0]
         output = self._evaluate()
         change = output[..., : self._size]
         if order is not None:
             change = change.flatten(0, 1)[order]
         if noise is not None:
-            drawn = self._grouped(noise.draw()[None])[0]
-            change = torch.addcmul(change, drawn, self._deviation(output, order))
+            change = torch.addcmul(change, noise, self._deviation(output, order))
         torch.add(states, change, out=out)
 
     def _evaluate(self) -> Tensor:
         """Return the networks' output at the inputs that have been set."""
-        if self._compiled:
+        if self._engine == "compile":
             last = (self._output_weight, self._output_bias)
             output: Tensor = _compiled_network()(*self._first, self._middle, *last, self._shared)
             return output

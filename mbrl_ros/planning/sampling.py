@@ -29,7 +29,7 @@ from mbrl_ros.planning.planner import (
 )
 
 RISKS = ("mean", "deviation", "cvar")
-OPTIMIZATIONS = ("none", "auto", "compile")
+OPTIMIZATIONS = ("none", "auto", "compile", "cuda")
 # Where time is short, candidates are left out by whole parts of all of them, so that buffers
 # are made for few sizes only.
 _PARTS = 8
@@ -105,9 +105,10 @@ class SamplingPlanner(Planner):
         Setting(
             "optimize",
             "none",
-            "auto: measure once, when the first model comes, and roll candidates out in bfloat16 "
-            "or compiled if that is faster by a fifth, so that runs on two machines may differ. "
-            "compile: through torch.compile if that works. none: as `precision` says.",
+            "auto: measure once, when the first model comes, and roll candidates out on the GPU, "
+            "compiled or in bfloat16 if that is faster by a fifth, so that runs on two machines "
+            "may differ. compile, cuda: through torch.compile, or on the GPU as one CUDA graph, "
+            "if that works. none: as `precision` says.",
             choices=OPTIMIZATIONS,
         ),
         Setting(
@@ -249,31 +250,38 @@ class SamplingPlanner(Planner):
 
     def _choose(self, model: DynamicsModel) -> list[str]:
         """Choose the way to roll candidates out; say which, and why not another."""
-        plain, compiled = Way(self.precision), Way(self.precision, compiled=True)
-        if self.optimize == "compile" and not model.compilable:
-            return [f"optimize: compile: model '{model.kind}' has nothing to compile"]
-        ways = [plain]
+        offered = model.engines(self._propagation(model))
+        if self.optimize in offered:
+            offered = (self.optimize,)
+        elif self.optimize != "auto":
+            able = {"compile": "compile", "cuda": "roll out on a GPU"}[self.optimize]
+            return [f"optimize: {self.optimize}: model '{model.kind}' has nothing to {able}"]
+        elif not torch.cuda.is_available():
+            offered = tuple(engine for engine in offered if engine != "cuda")
+        # From the most exact to the one that must be worth the most.
+        ways = [Way(self.precision, engine) for engine in ("eager", *offered)]
         if self.optimize == "auto":
-            ways += [Way(p) for p in PRECISIONS[PRECISIONS.index(self.precision) + 1 :]]
-        if model.compilable:
-            ways.append(compiled)
+            rounded = PRECISIONS[PRECISIONS.index(self.precision) + 1 :]
+            ways += [
+                Way(p, way.engine) for p in rounded for way in ways if way.engine != "compile"
+            ]
         taken, remarks = {}, []
         for way in ways:
             try:
                 taken[way] = self._measure(model, way)
-            except Exception as error:  # whatever a compiler, or its absence, may raise
-                if not way.compiled:
+            except Exception as error:  # whatever a compiler or a driver may raise
+                if way.engine == "eager":
                     raise
                 cause = str(error).strip().partition("\n")[0]
+                name = {"compile": "torch.compile", "cuda": "CUDA"}[way.engine]
                 remarks.append(
-                    f"optimize: torch.compile does not work here, going on without: "
+                    f"optimize: {name} does not work here, going on without: "
                     f"{type(error).__name__}: {cause}"
                 )
-        best = min(taken, key=lambda way: taken[way])
-        if self.optimize == "compile":
-            self._way = compiled if compiled in taken else plain
-        elif taken[best] < _WORTH_IT * taken[plain]:
-            self._way = best
+        for way, seconds in taken.items():
+            wanted = self.optimize == way.engine
+            if wanted or (self.optimize == "auto" and seconds < _WORTH_IT * taken[self._way]):
+                self._way = way
         times = ", ".join(f"{way} {1e3 * seconds:.2f} ms" for way, seconds in taken.items())
         remarks.append(
             f"optimize: {self._rows} candidates are rolled out in {self._way} (a step: {times})"
@@ -348,10 +356,14 @@ class SamplingPlanner(Planner):
         particles = candidates
         if self.particles > 1:
             particles = candidates.repeat_interleave(self.particles, dim=1)
-        way = self._way
-        if way.compiled and particles.shape[1] != self._rows:
+        way, rows = self._way, particles.shape[1]
+        moved = particles
+        if way.engine == "compile" and rows != self._rows:
             way = Way(way.precision)  # compiling takes seconds: not on a tick
-        states = self._rollout(problem, model, particles, self._propagation(model), generator, way)
+        elif way.engine == "cuda" and rows < self._rows:  # nor is there time for another graph
+            moved = torch.nn.functional.pad(particles, (0, 0, 0, self._rows - rows))
+        states = self._rollout(problem, model, moved, self._propagation(model), generator, way)
+        states = states[:, :rows]
         costs = self._score(problem, model, states, particles)
         # Cost terms need not look at every dimension; what is not finite once stays so.
         costs = torch.where(states[-1].isfinite().all(1), costs, torch.nan)
