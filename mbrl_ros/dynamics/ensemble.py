@@ -45,6 +45,8 @@ _IGNORANT = 10.0  # noise factor of a model that has learned nothing
 _KEPT = 16  # sets of buffers for rollouts: a planner's samples, one for delay compensation, ...
 _MAX_MEMBERS, _MAX_LAYERS, _MAX_WIDTH = 64, 9, 2048  # also of a snapshot
 
+DEVICES = ("cpu", "cuda", "auto")  # to train on
+
 Weights = dict[str, Tensor]
 
 
@@ -61,6 +63,9 @@ class Ensemble(DynamicsModel):
     far ahead the training loss looks, feeding predictions back. patience: slices without
     progress after which `improve` ends. capacity: how many transitions are remembered.
     learning_rate, weight_decay: AdamW's; the average makes up for a high learning rate.
+    device: where it trains: `cpu`, `cuda`, or `auto`: on a GPU if there is one. What it has
+    learned, and what it predicts from, stays on the CPU. A GPU rounds otherwise, so the same
+    seed learns something else there.
     Raises ValueError, naming the option, if one cannot be used.
     """
 
@@ -83,9 +88,11 @@ class Ensemble(DynamicsModel):
         loss_steps: int = 1,
         patience: int = 100,
         capacity: int = 200_000,
+        device: str = "cpu",
         seed: int = 0,
     ) -> None:
         super().__init__(features)
+        self.device = _training_device(device)
         for name, value, most in (
             ("members", members, _MAX_MEMBERS),
             ("hidden layers", len(hidden), _MAX_LAYERS - 1),
@@ -160,8 +167,9 @@ class Ensemble(DynamicsModel):
 
     def _start_training(self, weights: Weights) -> None:
         """Train from these weights on; predictions stay until that has led to better ones."""
-        self._average = {name: tensor.clone() for name, tensor in weights.items()}
-        self._weights = {n: tensor.clone().requires_grad_() for n, tensor in weights.items()}
+        there = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        self._average = {name: tensor.clone() for name, tensor in there.items()}
+        self._weights = {n: tensor.clone().requires_grad_() for n, tensor in there.items()}
         decayed = [t for name, t in self._weights.items() if name.startswith("weight_")]
         others = [t for name, t in self._weights.items() if not name.startswith("weight_")]
         groups: list[dict[str, Any]] = [
@@ -244,8 +252,8 @@ class Ensemble(DynamicsModel):
         # A snapshot that was taken keeps what it has.
         self._best = {name: tensor.clone() for name, tensor in self._best.items()}
         for weights in (self._weights, self._average, self._best):
-            first = weights["weight_0"].clone().double()
-            weights["bias_0"] += (shift @ first)[:, None]
+            first = weights["weight_0"].cpu().double()
+            weights["bias_0"] += (shift @ first)[:, None].to(weights["bias_0"].device)
             weights["weight_0"].copy_(matrix @ first)
         self._kept = {}
         return True
@@ -280,15 +288,16 @@ class Ensemble(DynamicsModel):
         # A snapshot that was taken keeps what it has.
         self._best = {name: tensor.clone() for name, tensor in self._best.items()}
         for weights in (self._weights, self._average, self._best):
-            first, bias = weights["weight_0"].double(), weights[f"bias_{last}"]
-            weights["bias_0"] += (shift @ first)[:, None]
+            first, bias = weights["weight_0"].cpu().double(), weights[f"bias_{last}"]
+            factor, offset, wider = (x.to(bias.device) for x in (ratio, moved, widened))
+            weights["bias_0"] += (shift @ first)[:, None].to(bias.device)
             weights["weight_0"].copy_(gain[:, None] * first)
-            weights[f"weight_{last}"][..., :size] *= ratio
-            bias[..., :size] = bias[..., :size] * ratio + moved
+            weights[f"weight_{last}"][..., :size] *= factor
+            bias[..., :size] = bias[..., :size] * factor + offset
             if self.probabilistic:
-                bias[..., size:] += widened
-                weights["lower_log_variance"] += widened
-                weights["upper_log_variance"] += widened
+                bias[..., size:] += wider
+                weights["lower_log_variance"] += wider
+                weights["upper_log_variance"] += wider
         if not self.probabilistic:
             self._noise_factor = self._noise_factor * ratio.square()
         if (self._scales() / self._start_scales).log().abs().max() > math.log(_MOST_RESCALED):
@@ -345,9 +354,10 @@ class Ensemble(DynamicsModel):
         count = min(self.batch_size, len(replay))
         slots = replay.draw(count, self.recent, self.recent_share, self._generator)
         states, actions, targets = replay.columns(slots)
-        mean, log_variance = self._forward(self._weights, self._normal_inputs(states, actions))
-        error = mean - self._normal_targets(targets)
-        squared, weight = error.square(), torch.ones(())
+        x, y = self._normal_inputs(states, actions), self._normal_targets(targets)
+        mean, log_variance = self._forward(self._weights, x.to(self.device))
+        error = mean - y.to(self.device)
+        squared, weight = error.square(), torch.ones((), device=self.device)
         loss = squared.mean()
         if log_variance is not None:
             precision, emphasis = torch.exp(-log_variance), torch.exp(_BETA * log_variance)
@@ -362,10 +372,12 @@ class Ensemble(DynamicsModel):
             together = together & follows
             states, actions, targets = replay.columns(slots)
             astray = error[..., :size]  # of the predicted state, normalised as its change
-            x = self._normal_inputs(states + astray * scale, actions)
-            error = self._forward(self._weights, x)[0] - self._normal_targets(targets)
+            x = self._normal_inputs(states + astray.cpu() * scale, actions)
+            y = self._normal_targets(targets).to(self.device)
+            error = self._forward(self._weights, x.to(self.device))[0] - y
             error = torch.cat([error[..., :size] + astray, error[..., size:]], -1)
-            loss = loss + (error.square() * weight * together[..., None]).mean()
+            counted = weight * together[..., None].to(self.device)
+            loss = loss + (error.square() * counted).mean()
         return 0.5 * self.members * loss
 
     def _normal_inputs(self, states: Tensor, actions: Tensor) -> Tensor:
@@ -393,18 +405,20 @@ class Ensemble(DynamicsModel):
     def _judge(self) -> None:
         """Let each member predict from its average if that predicts held-out data better."""
         self._kept = {}
+        average = {name: tensor.to("cpu", copy=True) for name, tensor in self._average.items()}
         if len(self._held_out) == 0:
-            self._best = {name: tensor.clone() for name, tensor in self._average.items()}
+            self._best = average
             self._noise_factor = torch.ones_like(self._noise_factor)
             return
         if self._trial is None:
             self._trial = self._new_trial()
         trial = self._trial
-        mean, variance = self._members(self._average, trial.inputs)
+        there = self._members(self._average, trial.inputs.to(self.device))
+        mean, variance = (moment.cpu() for moment in there)
         loss = _held_out_loss(mean, trial.targets)
         better = loss < trial.loss
         self._best = {
-            name: torch.where(better[:, None, None], self._average[name], tensor)
+            name: torch.where(better[:, None, None], average[name], tensor)
             for name, tensor in self._best.items()
         }
         trial.mean[better], trial.variance[better] = mean[better], variance[better]
@@ -629,6 +643,20 @@ class _Trial:
     variance: Tensor
     loss: Tensor
     goal: float
+
+
+def _training_device(name: str) -> torch.device:
+    """Raise ValueError if there is no such device."""
+    if name not in DEVICES:
+        raise ValueError(f"device is '{name}', expected {', '.join(DEVICES)}")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device is 'cuda', but PyTorch finds no GPU here; use 'cpu', or install a PyTorch "
+            "with CUDA and a driver"
+        )
+    return torch.device(name)
 
 
 def _held_out_loss(mean: Tensor, targets: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ def _network_options(kind: str) -> tuple[Parameter, ...]:
             f"{kind}.recent_share", 0.1, "Share of a minibatch from the newest steps.", 0.0, 1.0
         ),
         Parameter(f"{kind}.capacity", 200_000, "Transitions remembered.", 100, 10_000_000),
+        Parameter(
+            f"{kind}.device",
+            "auto",
+            "Where it trains: cpu, cuda, or auto: on a GPU if there is one.",
+        ),
     )
 
 
