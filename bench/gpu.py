@@ -145,13 +145,13 @@ def measured(entrants: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     """Let all take turns; return their seconds."""
     taken: dict[str, list[float]] = {name: [] for name in entrants}
     for call in entrants.values():
-        for _ in range(3):
+        for _ in range(2):
             call()
     begin = time.perf_counter()
     for _ in range(rounds):
         for name, call in entrants.items():
             taken[name].append(seconds(call))
-        if time.perf_counter() - begin > 10.0:
+        if time.perf_counter() - begin > 5.0:
             break
     return taken
 
@@ -208,8 +208,10 @@ def main() -> int:
     console.print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, one CPU thread")
     rows: list[Row] = []
     for samples, horizon in ((500, 30), (2000, 56), (20_000, 56)):
+        console.print(f"plans of {samples} x {horizon} ...")
         rows += plans(samples, horizon, options.rounds)
     for width in (200, 1000):
+        console.print(f"training with {width} units a layer ...")
         rows += training(width, options.rounds)
     table = Table("task", "model", "way", "size", "median_ms", "p99_ms", "prepare_ms")
     for found in rows:
