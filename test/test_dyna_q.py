@@ -196,12 +196,12 @@ class Dial(gymnasium.Env):
 
 
 def test_spaces_of_several_numbers_are_flattened():
-    numbering = Numbering(Dial.observation_space)
+    numbering = Numbering.of(Dial.observation_space)
     assert numbering.size == 12
     values = [numbering.value(n) for n in range(12)]
     assert all(Dial.observation_space.contains(value) for value in values)
     assert [numbering.number(value) for value in values] == list(range(12))
-    shifted = Numbering(gymnasium.spaces.Discrete(3, start=-1))
+    shifted = Numbering.of(gymnasium.spaces.Discrete(3, start=-1))
     assert [shifted.value(n) for n in range(3)] == [-1, 0, 1]
     assert shifted.number(np.int64(-1)) == 0
     agent = agent_for(Dial(), Settings(planning_steps=20, step_size=0.5, discount=1.0))
@@ -209,7 +209,7 @@ def test_spaces_of_several_numbers_are_flattened():
         pass
     assert agent.values.max(1)[numbering.number([2, 1])] == pytest.approx(-3.0, abs=0.01)
     with pytest.raises(ValueError, match="expected one Discrete or MultiDiscrete"):
-        Numbering(gymnasium.spaces.Box(0.0, 1.0))
+        Numbering.of(gymnasium.spaces.Box(0.0, 1.0))
 
 
 # -- repeatable, durable, and strict ----------------------------------------------------------

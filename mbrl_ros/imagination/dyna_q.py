@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -361,30 +361,39 @@ def _check(tensors: Mapping[str, Tensor], steps: int) -> None:
 
 
 class Numbering:
-    """Numbers 0 to size - 1 for the values of a Gymnasium space, Discrete or MultiDiscrete."""
+    """Numbers 0 to size - 1 for rows of whole numbers.
 
-    def __init__(self, space: Any) -> None:
+    starts, sizes: of each number of a row, where it begins and how many values it has. single:
+    a row is a plain number.
+    """
+
+    def __init__(self, starts: Sequence[int], sizes: Sequence[int], single: bool = False) -> None:
+        self._single = single
+        self._starts, self._shape = np.array(starts), tuple(sizes)
+        self.size = math.prod(self._shape)
+
+    @staticmethod
+    def of(space: Any) -> Numbering:
+        """Return that of a Gymnasium space; ValueError unless it is Discrete or MultiDiscrete."""
         from gymnasium.spaces import Discrete, MultiDiscrete
 
         if not isinstance(space, Discrete | MultiDiscrete):
             raise ValueError(f"the space is {space}, expected one Discrete or MultiDiscrete")
-        self._single = isinstance(space, Discrete)
-        sizes = space.n if isinstance(space, Discrete) else space.nvec
-        self._shape = tuple(np.ravel(sizes).tolist())
-        self._start = np.ravel(space.start)
-        self.size = math.prod(self._shape)
+        single = isinstance(space, Discrete)
+        sizes = space.n if single else space.nvec
+        return Numbering(np.ravel(space.start).tolist(), np.ravel(sizes).tolist(), single)
 
     def number(self, value: Any) -> int:
-        """Return the number of a value."""
+        """Return the number of a row; ValueError for one that has none."""
         if self._single:
-            return int(value) - int(self._start[0])
-        return int(np.ravel_multi_index(tuple(np.ravel(value) - self._start), self._shape))
+            return int(value) - int(self._starts[0])
+        return int(np.ravel_multi_index(tuple(np.ravel(value) - self._starts), self._shape))
 
     def value(self, number: int) -> Any:
-        """Return the value that has this number."""
+        """Return the row that has this number."""
         if self._single:
-            return number + int(self._start[0])
-        return np.array(np.unravel_index(number, self._shape)) + self._start
+            return number + int(self._starts[0])
+        return np.array(np.unravel_index(number, self._shape)) + self._starts
 
 
 @dataclass(frozen=True)
@@ -397,8 +406,8 @@ class RealStep:
 
 def agent_for(environment: Any, settings: Settings | None = None, seed: int = 0) -> DynaQ:
     """Make an agent for a Gymnasium environment; ValueError if a space is not discrete."""
-    states = Numbering(environment.observation_space).size
-    return DynaQ(states, Numbering(environment.action_space).size, settings, seed)
+    states = Numbering.of(environment.observation_space).size
+    return DynaQ(states, Numbering.of(environment.action_space).size, settings, seed)
 
 
 def interact(agent: DynaQ, environment: Any, steps: int, seed: int = 0) -> Iterator[RealStep]:
@@ -406,8 +415,8 @@ def interact(agent: DynaQ, environment: Any, steps: int, seed: int = 0) -> Itera
 
     Yields each real step after the agent has learned from it. seed: of the environment.
     """
-    observations = Numbering(environment.observation_space)
-    actions = Numbering(environment.action_space)
+    observations = Numbering.of(environment.observation_space)
+    actions = Numbering.of(environment.action_space)
     observation, _ = environment.reset(seed=seed)
     state = observations.number(observation)
     for _ in range(steps):
