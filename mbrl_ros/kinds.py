@@ -30,6 +30,8 @@ class Kinds:
 
     def load(self, name: str) -> Any:
         """Return what the name stands for; raises ValueError, with the known ones, if unknown."""
+        if name in self._built_in:  # without a look through all that is installed
+            return self._built_in[name].load()
         points = self._points()
         if name not in points:
             raise ValueError(
@@ -73,7 +75,10 @@ COSTS = Kinds(
 POLICIES = Kinds(
     "policy",
     "mbrl_ros.policies",
-    {"sac": "mbrl_ros.imagination.online:ImaginedSAC"},
+    {
+        "dyna_q": "mbrl_ros.imagination.tables:TabularDynaQ",
+        "sac": "mbrl_ros.imagination.online:ImaginedSAC",
+    },
 )
 PLANTS = Kinds(
     "plant",

@@ -380,7 +380,7 @@ class Numbering:
         if not isinstance(space, Discrete | MultiDiscrete):
             raise ValueError(f"the space is {space}, expected one Discrete or MultiDiscrete")
         single = isinstance(space, Discrete)
-        sizes = space.n if single else space.nvec
+        sizes: Any = space.n if isinstance(space, Discrete) else space.nvec
         return Numbering(np.ravel(space.start).tolist(), np.ravel(sizes).tolist(), single)
 
     def number(self, value: Any) -> int:

@@ -39,6 +39,7 @@ class PolicyLearner(ABC):
 
     kind: ClassVar[str]
     settings: ClassVar[tuple[Setting, ...]] = ()
+    needs_model: ClassVar[bool] = True  # to train; one that does not gets none
 
     def __init__(self, robot: RobotSpec, seed: int = 0, **values: Any) -> None:
         configure(self, f"policy '{self.kind}'", self.settings, values)
@@ -84,7 +85,7 @@ class PolicyLearner(ABC):
         """Train for goal (G,) from now on; the adopted policy stays one for its own goal."""
 
     @abstractmethod
-    def train(self, model: DynamicsModel, updates: int) -> bool:
+    def train(self, model: DynamicsModel | None, updates: int) -> bool:
         """Update the policy so many times; return False if there is nothing to learn from yet."""
 
     @abstractmethod
@@ -223,9 +224,9 @@ class ImaginedSAC(PolicyLearner):
         self._judge_again()
         self._dreams.reward_again(self._reward)
 
-    def train(self, model: DynamicsModel, updates: int) -> bool:
+    def train(self, model: DynamicsModel | None, updates: int) -> bool:
         """Update the policy so many times; return False if there is nothing to learn from yet."""
-        if not model.transitions or not self._known:
+        if model is None or not model.transitions or not self._known:
             return False
         if self._scale is None:
             costs = torch.cat([self._costs(known) for known in self._known])

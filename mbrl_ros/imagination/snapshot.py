@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import safetensors.torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 import mbrl_ros
 from mbrl_ros.dynamics.snapshot import IsoTime, Natural, SnapshotError, Text, pack, unseal
 from mbrl_ros.imagination.policy import Policy
-from mbrl_ros.imagination.sac import SAC
 from mbrl_ros.kinds import POLICIES
 from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.robots.spec import RobotSpec
@@ -59,13 +59,34 @@ class PolicyInfo:
     format: Text
 
 
+class Trained(Protocol):
+    """What trains a policy, as far as its snapshot tells of it; see PolicyInfo."""
+
+    discount: float
+
+    @property
+    def updates(self) -> int:
+        """How many updates the policy has had."""
+
+    @property
+    def temperature(self) -> float:
+        """What a nat of entropy is worth in the policy's values."""
+
+
+class Kept(Protocol):
+    """A policy, as far as a file is concerned."""
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return all that it is made of."""
+
+
 _INFO = TypeAdapter(PolicyInfo)
 _AGREE = ("robot", "control_rate", "state", "action")
 
 
 def describe(
     robot: RobotSpec,
-    learner: SAC,
+    learner: Trained,
     goal: Sequence[float] = (),
     steps: int = 0,
     reward_scale: float = 1.0,
@@ -94,7 +115,7 @@ def describe(
     )
 
 
-def encode(policy: Policy, info: PolicyInfo) -> bytes:
+def encode(policy: Kept, info: PolicyInfo) -> bytes:
     """Return the bytes of a safetensors file that holds the policy and its description."""
     return pack(
         policy.snapshot(), {field.name: str(getattr(info, field.name)) for field in fields(info)}
