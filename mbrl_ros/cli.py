@@ -224,10 +224,21 @@ def robot_check(
     robot: Annotated[
         str, typer.Argument(metavar="FILE", help="YAML file, or name of a shipped robot.")
     ],
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Compare it with the robot that runs now; sends nothing."),
+    ] = False,
+    namespace: Annotated[str, typer.Option(help="With --live: of the robot's topics.")] = "",
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=600.0, help="With --live: how long to listen.")
+    ] = 3.0,
 ) -> None:
-    """Check a robot file and say in words what it says; status 2 if it cannot be used."""
+    """Check a robot file and say in words what it says; status 2 if it cannot be used.
+
+    With --live, status 1 if the robot that runs now is not what the file says.
+    """
     from mbrl_ros.robots import RobotError, load_robot
-    from mbrl_ros.robots.explain import UNKNOWN, explain, warnings
+    from mbrl_ros.robots.explain import UNKNOWN, UNKNOWN_LIVE, explain, warnings
 
     try:
         spec = load_robot(robot)
@@ -236,7 +247,19 @@ def robot_check(
     print("\n".join(explain(spec)))
     for warning in warnings(spec):
         print(f"warning: {warning}")
-    print(UNKNOWN)
+    if not live:
+        print(UNKNOWN)
+        return
+    from mbrl_ros.ros.live_check import compare
+
+    print(f"listening for {seconds:g} s", file=sys.stderr, flush=True)
+    seen = compare(spec, namespace, seconds)
+    print("\n".join(["live", *seen.lines]))
+    for problem in seen.problems:
+        print(f"problem: {problem}")
+    print(UNKNOWN_LIVE)
+    if seen.problems:
+        raise typer.Exit(1)
 
 
 @robot_app.command("new")

@@ -12,12 +12,14 @@ from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import Imu, JointState
 from stack import LATEST, Listener
+from std_msgs.msg import Float64MultiArray
 from typer.testing import CliRunner
 
 from mbrl_ros.cli import app
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import load_robot, robot_names, starter
 from mbrl_ros.robots.schema import robot_schema
+from mbrl_ros.ros.conversions import to_time
 from mbrl_ros.ros.qos import STREAM
 
 CHECKOUT = Path(__file__).parents[1]
@@ -109,7 +111,7 @@ def test_a_check_says_what_comes_in_and_what_goes_out(cartpole_file):
         "cart_force [N]: next value, -10 to 10, safe 0, at most 100 a second",
         "goal cart_position: 0 at first, -1.2 to 1.2 accepted, reached within 0.15 m",
         "solved: pole_angle within 0.2 of its goal for 2 s (up)",
-        "not checked: whether the sensors come at least as often as the control rate",
+        "not checked (--live compares with the robot that runs now): topics, joints, rates",
     ):
         assert line in result.output
     assert "warning" not in result.output
@@ -317,3 +319,94 @@ def test_an_empty_graph_is_told(tmp_path):
     result = mbrl("new", "-o", tmp_path / "r.yaml", "-y", "--namespace", "nobody", "--seconds", 1)
     assert result.exit_code == 2
     assert "no sensor was heard" in result.stderr
+
+
+# -- mbrl robot check --live ----------------------------------------------------------------
+
+LIFT = """
+name: lift
+control_rate: 10.0
+sensors:
+  joints: {type: sensor_msgs/msg/JointState, timeout: 2.0}
+state:
+  - {name: height, sensor: joints, joint: lift, field: position, unit: m, safe_range: [0.0, 2.0]}
+command:
+  topic: set_speed
+  type: std_msgs/msg/Float64MultiArray
+  dimensions: [{name: speed, unit: m/s, bounds: [-1.0, 1.0], slew: 2.0}]
+goal: [{dimension: height, bounds: [0.2, 1.8], tolerance: 0.05, default: 1.0}]
+cost: {goal: {height: 1.0}, effort: {speed: 0.1}}
+"""
+
+
+def check_live(path, text, rate=50.0, height=1.0, age=0.0, joint="lift", master=False):
+    """Check a robot file against a lift that runs now."""
+    path.write_text(text, "utf-8")
+    with Listener(namespace="site3") as listener:
+        node = listener.node
+        publisher = node.create_publisher(JointState, "joints", STREAM)
+        node.create_subscription(Float64MultiArray, "set_speed", lambda _: None, LATEST)
+        if master:
+            node.create_publisher(Float64MultiArray, "set_speed", LATEST)
+        ended = threading.Event()
+
+        def run():
+            while not ended.wait(1.0 / rate):
+                message = JointState(name=[joint], position=[height])
+                message.header.stamp = to_time(time.time_ns() - round(age * 1e9))
+                publisher.publish(message)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            return mbrl("check", path, "--live", "--namespace", "site3", "--seconds", "4")
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_a_robot_that_is_as_its_file_says_passes_the_live_check(tmp_path):
+    result = check_live(tmp_path / "lift.yaml", LIFT)
+    assert result.exit_code == 0, result.output
+    assert "    height: 1 m\n" in result.stdout
+    assert "set_speed: taken by /site3/listener" in result.stdout
+    assert "problem" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "lift", "problem"),
+    [
+        (("joints", "joint_states"), {}, "nobody publishes it; there are /site3/joints"),
+        (("JointState", "Imu"), {}, "carries sensor_msgs/msg/JointState, the file says sensor_"),
+        (("joint: lift", "joint: hoist"), {}, "no position of joint 'hoist'; it has joints lift"),
+        (("field: position", "field: velocity"), {}, "no velocity of joint 'lift'"),
+        (("control_rate: 10.0", "control_rate: 90.0"), {"rate": 5.0}, "the control rate is 90"),
+        (None, {"height": 1200.0}, "is 1200 m now, outside its safe_range 0 to 2"),
+        (None, {"height": float("nan")}, "is nan now"),
+        (None, {"age": 60.0}, "s behind this machine's clock"),
+        (None, {"age": -60.0}, "s ahead of this machine's clock"),
+        (("set_speed", "set_force"), {}, "command set_force: nobody listens to it"),
+        (
+            ("type: std_msgs/msg/Float64MultiArray", "type: sensor_msgs/msg/JointState"),
+            {},
+            "takes",
+        ),
+        (None, {"master": True}, "/site3/listener sends it too"),
+    ],
+)
+def test_what_differs_from_the_robot_that_runs_is_told(tmp_path, change, lift, problem):
+    text = LIFT.replace(*change) if change else LIFT
+    if change and "Imu" in change:
+        text = text.replace("joint: lift, field: position", "field: angular_velocity.z")
+    if change and "JointState" in change[1]:
+        text = text.replace("{name: speed,", "{name: speed, joint: lift, field: velocity,")
+    result = check_live(tmp_path / "lift.yaml", text, **lift)
+    assert result.exit_code == 1, result.output
+    told = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
+    assert any(problem in line for line in told), told
+
+
+def test_travel_without_an_end_is_warned_of(tmp_path):
+    path = tmp_path / "lift.yaml"
+    path.write_text(LIFT.replace(", safe_range: [0.0, 2.0]", ""), "utf-8")
+    assert "state 'height' has neither limits nor a safe_range" in mbrl("check", path).stdout

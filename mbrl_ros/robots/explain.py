@@ -120,9 +120,10 @@ def warnings(robot: RobotSpec) -> list[str]:
 
 
 # What no file can tell; said once after a check.
+UNKNOWN_LIVE = "not checked: what the robot does when commands stop"
 UNKNOWN = (
-    "not checked: whether the sensors come at least as often as the control rate (ros2 topic hz), "
-    "whether their stamps are of this machine's clock, and what the robot does when commands stop"
+    "not checked (--live compares with the robot that runs now): topics, joints, rates, stamps; "
+    "and what the robot does when commands stop"
 )
 
 
@@ -134,6 +135,11 @@ def _state_warnings(robot: RobotSpec, state: StateDimension) -> list[str]:
         found.append(
             f"{what} is in rad and has neither angle: true nor limits: should it turn freely, "
             "say angle: true"
+        )
+    if state.unit == "m" and free and state.safe_range is None:
+        found.append(
+            f"{what} has neither limits nor a safe_range: should its travel end somewhere, say "
+            "where, or neither planner nor guard knows"
         )
     if state.unit in _NOT_SI:
         found.append(f"{what} is in {state.unit}; ROS uses SI units (REP-103)")

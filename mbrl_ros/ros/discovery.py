@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -26,14 +28,21 @@ def look(namespace: str, seconds: float) -> Found:
     A topic is a sensor if a message of a known type comes on it, a command if something
     subscribes to it and, where its type is that of sensors too, nothing publishes on it.
     """
+    with graph("mbrl_robot_new") as (node, executor):
+        return _look(node, executor, "/" + namespace.strip("/"), seconds)
+
+
+@contextmanager
+def graph(name: str, namespace: str = "") -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """Give a node to look around with, and what spins it, in a context of their own."""
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
-        node = Node("mbrl_robot_new", context=context)
+        node = Node(name, context=context, namespace=namespace)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         try:
-            return _look(node, executor, "/" + namespace.strip("/"), seconds)
+            yield node, executor
         finally:
             executor.shutdown()
             node.destroy_node()
