@@ -15,6 +15,10 @@ from mbrl_ros.robots.spec import RobotSpec
 # States and commands kept for the picture: an hour at 20 Hz.
 _KEPT = 72_000
 
+# Episodes kept, and the longest step, in periods: beyond it lies the tick that a reset leaves out.
+_EPISODES = 1000
+_LONGEST = 1.5
+
 # Keys of the diagnostics that a report quotes, by node.
 _TIMES = {"median": "plan_ms_median", "p99": "plan_ms_p99", "max": "plan_ms_max"}
 
@@ -52,6 +56,8 @@ class RunRecord:
         self.times: deque[float] = deque(maxlen=_KEPT)
         self.states: deque[list[float]] = deque(maxlen=_KEPT)
         self.goals: deque[list[float]] = deque(maxlen=_KEPT)
+        self.episode_steps: deque[int] = deque(maxlen=_EPISODES)  # of those that have ended
+        self._steps = 0  # of the one under way
         self.command_times: deque[float] = deque(maxlen=_KEPT)
         self.commands: deque[list[float]] = deque(maxlen=_KEPT)
 
@@ -97,6 +103,11 @@ class RunRecord:
             return
         if time < self.duration - 1e-9:
             self.ticks += 1
+        if self.times and time - self.times[-1] > _LONGEST * self.robot.period:
+            self.episode_steps.append(self._steps)
+            self._steps = 0
+        elif self.times:
+            self._steps += 1
         self.times.append(time)
         self.states.append(list(state))
         self.goals.append(list(self.goal))
@@ -133,6 +144,7 @@ class RunRecord:
                 for change in self.goal_changes
             ],
             "ticks": self.ticks,
+            "episode_steps": None if self.robot.reward is None else list(self.episode_steps),
             "transitions": _number(learner, "transitions", int),
             "plan_ms": {name: _number(planner, key) for name, key in _TIMES.items()},
             "deadline_misses": _number(planner, "deadline_misses", int),
@@ -171,6 +183,12 @@ class RunRecord:
             )
             for change in self.goal_changes
         ]
+        steps = self.episode_steps if self.robot.reward is not None else ()
+        if steps:
+            outcome.append(
+                f"{len(steps)} episodes: the first of {steps[0]} steps, the shortest of "
+                f"{min(steps)}, the last of {steps[-1]}"
+            )
         return [
             f"{self.robot.name}: moved for {summary['interaction_s']} s, "
             f"{summary['ticks']} ticks, {summary['transitions']} transitions",

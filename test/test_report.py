@@ -8,6 +8,7 @@ import math
 import pytest
 
 from mbrl_ros.report import RunRecord, draw
+from mbrl_ros.robots import load_robot
 
 PLANNER = {
     "plan_ms_median": "20.5",
@@ -91,6 +92,18 @@ def test_goal_changes_are_timed(record):
     change = record.summary(PLANNER, LEARNER)["goal_changes"][0]
     assert change["goal"] == [0.8, 0.0]
     assert change["reached_after_s"] == pytest.approx(0.65 / 0.4, abs=0.11)
+
+
+def test_episodes_are_counted_by_the_ticks_that_resets_leave_out(record):
+    assert record.summary(PLANNER, LEARNER)["episode_steps"] is None  # there is no reward
+    walked = RunRecord(load_robot("dyna_maze"), [], duration=math.inf)
+    for tick in (*range(31), *range(32, 47), *range(48, 50)):
+        walked.add_command(0.1 * tick, [0.0])
+        walked.add_state(0.1 * tick, [0.0])
+    summary = walked.summary(PLANNER, LEARNER)
+    assert summary["episode_steps"] == [30, 14]
+    words = "2 episodes: the first of 30 steps, the shortest of 14, the last of 14"
+    assert words in walked.tell(summary)
 
 
 def test_a_run_is_drawn(record, tmp_path):

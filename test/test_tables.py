@@ -29,6 +29,7 @@ def live(robot, learner, steps, seed=0):
     for step in range(steps):
         before = cell(plant)
         if step % 10 == 0:
+            learner.train(None, 1)
             learner.adopt()
             policy, _ = decode_table(learner.snapshot(), robot)
         action = policy.sample(before, generator)
@@ -64,6 +65,8 @@ def learned(maze):
     learner = TabularDynaQ(maze, seed=1)
     lengths = live(maze, learner, 1500, seed=1)
     assert min(lengths) == 14
+    assert learner.train(None, 1)
+    assert not learner.train(None, 1)  # nothing is new
     learner.adopt()
     return learner
 

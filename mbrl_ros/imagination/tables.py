@@ -177,6 +177,7 @@ class TabularDynaQ(PolicyLearner):
 
     def _begin(self) -> None:
         policy = self.new_policy(self.robot)
+        self._new: list[tuple[int, int, float, int]] = []  # not learned from yet
         self._table = restored(policy.tensors, self._table_settings, self.seed)
         self._adopted = (policy, describe(self.robot, self, self.goal, kind=self.kind))
 
@@ -210,28 +211,28 @@ class TabularDynaQ(PolicyLearner):
         self._adopted = (policy, replace(info, generation=1))
 
     def observe(self, new: Transitions) -> None:
-        """Learn from real steps. Raises ValueError if a value is not one of the robot's."""
+        """Remember real steps. Raises ValueError if a value is not one of the robot's."""
         new.check_finite()
         policy = self._adopted[0]
-        for state, action, reward, after in zip(
-            new.states.tolist(),
-            new.actions.tolist(),
-            new.rewards[:, 0].tolist(),
-            new.next_states.tolist(),
-            strict=True,
-        ):
-            self._table.learn(
+        self._new += [
+            (
                 policy.state_number(state),
                 policy.action_number(action),
                 reward,
                 policy.state_number(after),
-                False,
             )
+            for state, action, reward, after in zip(
+                new.states.tolist(),
+                new.actions.tolist(),
+                new.rewards[:, 0].tolist(),
+                new.next_states.tolist(),
+                strict=True,
+            )
+        ]
         self.steps += len(new)
-        self.trained = self.updates
 
     def observe_again(self, known: Transitions) -> None:
-        """Learn from these real steps in place of all others."""
+        """Remember these real steps in place of all others."""
         self.forget()
         self.observe(known)
 
@@ -239,8 +240,15 @@ class TabularDynaQ(PolicyLearner):
         """Do nothing: a table is for the reward, whatever the goal."""
 
     def train(self, model: DynamicsModel | None, updates: int) -> bool:
-        """Say whether there has been a step; all is learned as steps are observed."""
-        return self.steps > 0
+        """Learn from what is new, and imagine as much as is due for it, whatever `updates` says.
+
+        Returns False if nothing is new.
+        """
+        new, self._new = self._new, []
+        for state, action, reward, after in new:
+            self._table.learn(state, action, reward, after, False)
+        self.trained = self.updates
+        return bool(new)
 
     def adopt(self) -> None:
         """Take a copy of the table for the one in use."""
