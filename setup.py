@@ -15,6 +15,7 @@ NODES = (
     "command_guard",
     "dynamics_learner",
     "mpc_planner",
+    "policy_learner",
     "run_monitor",
     "simulator",
     "state_estimator",

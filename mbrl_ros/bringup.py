@@ -27,7 +27,7 @@ from mbrl_ros.robots.spec import GYMNASIUM, RobotError, RobotSpec, load_robot, r
 
 DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
-ParameterValue = bool | int | float | str | list[float]
+ParameterValue = bool | int | float | str | list[float] | list[str]
 
 
 class ArgumentError(ValueError):
@@ -94,7 +94,15 @@ ARGUMENTS: tuple[Argument, ...] = (
         "cuda: through torch.compile, or on a GPU as one CUDA graph, where that works.",
         ("none", "auto", "compile", "cuda"),
     ),
+    Argument(
+        "controller",
+        "mpc",
+        "mpc: plan at every tick. policy: act by reflex, by a policy that is trained meanwhile, "
+        "and plan while there is none for the goal. mpc+policy: plan, helped by that policy.",
+        ("mpc", "policy", "mpc+policy"),
+    ),
     Argument("model_file", "", "Saved model to start from; empty: none."),
+    Argument("policy_file", "", "Saved policy to start from; empty: none."),
     Argument(
         "experience",
         "",
@@ -112,7 +120,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "part",
         "all",
-        "Of the stack. robot: what must not wait for a network; workstation: the learner and the "
+        "Of the stack. robot: what must not wait for a network; workstation: the learners and the "
         "monitor, on another machine of the same ROS graph.",
         ("all", "robot", "workstation"),
     ),
@@ -134,6 +142,7 @@ NODES = (
     "command_guard",
     "mpc_planner",
     "dynamics_learner",
+    "policy_learner",
     "state_estimator",
     "simulator",
     "run_monitor",
@@ -144,11 +153,11 @@ NODES = (
 PARTS = {
     "all": NODES,
     "robot": ("command_guard", "mpc_planner", "state_estimator", "simulator"),
-    "workstation": ("dynamics_learner", "run_monitor"),
+    "workstation": ("dynamics_learner", "policy_learner", "run_monitor"),
 }
 _ELSEWHERE = {
     "all": (),
-    "robot": ("model_file", "experience", "report", "picture", "second_goal"),
+    "robot": ("model_file", "policy_file", "experience", "report", "picture", "second_goal"),
     "workstation": (),
 }
 # A link that is broken for so many seconds does not end the part on the other side.
@@ -218,6 +227,12 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
                 f"{name}:={values[name]} is of no effect with part:={values['part']}; "
                 "give it to the other part"
             )
+    with_policy = values["controller"] != "mpc"
+    if values["policy_file"] and not with_policy:
+        raise ArgumentError(
+            f"policy_file:={values['policy_file']} is of no effect with controller:=mpc; give "
+            "controller:=policy or controller:=mpc+policy"
+        )
     if simulated and robot.simulation is None:
         raise ArgumentError(f"robot '{robot.name}' has no simulation section; use sim:=false")
     seed = _integer("seed", values["seed"])
@@ -230,6 +245,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             raise ArgumentError(f"{name}:={values[name]}: {problem}")
     if values["model_file"]:
         _check_model_file(values["model_file"], values["model"], robot)
+    if values["policy_file"]:
+        _check_policy_file(values["policy_file"], robot)
     _check_experience(values["experience"])
     for name in ("report", "picture"):
         _check_output(name, values[name])
@@ -244,20 +261,29 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     if robot_path not in robot_names() and not robot_path.startswith(GYMNASIUM):
         robot_path = str(Path(robot_path).absolute())
     common: dict[str, ParameterValue] = {"robot": robot_path, "use_sim_time": simulated}
-    settings = {name: values[name] for name in ("model", "planner", "pace", "sim")} | {
-        "seed": seed
-    }
+    repeated = ("model", "planner", "controller", "pace", "sim")
+    settings = {name: values[name] for name in repeated} | {"seed": seed}
+    names = [
+        name
+        for name in NODES
+        if name in PARTS[values["part"]]
+        and (simulated or name != "simulator")
+        and (with_policy or name != "policy_learner")
+    ]
     own: dict[str, dict[str, ParameterValue]] = {
         "simulator": {"pace": values["pace"], "duration": duration, "seed": seed},
         "state_estimator": {"lockstep": lockstep},
         "command_guard": {
             "armed": simulated,
             "lockstep": lockstep,
+            "listeners": ["dynamics_learner", "mpc_planner"]
+            + (["policy_learner"] if with_policy else []),
             "commanded_file": _commanded_file(values["namespace"]),
         },
         "mpc_planner": {
             "model": values["model"],
             "planner": values["planner"],
+            "controller": values["controller"],
             "goal": goal,
             "seed": seed,
             "lockstep": lockstep,
@@ -269,6 +295,14 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "lockstep": lockstep,
             "model_file": _absolute(values["model_file"]),
             "experience": _absolute(values["experience"]),
+        },
+        "policy_learner": {
+            "model": values["model"],
+            "seed": seed,
+            "lockstep": lockstep,
+            "goal": goal,
+            "policy_file": _absolute(values["policy_file"]),
+            "save_folder": _absolute(values["experience"]),
         },
         "run_monitor": {
             "duration": duration,
@@ -308,8 +342,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             else None,
         )
 
-    names = [name for name in NODES if name in PARTS[values["part"]]]
-    return [process(name) for name in names if simulated or name != "simulator"]
+    return [process(name) for name in names]
 
 
 def _complete(given: Mapping[str, str]) -> dict[str, str]:
@@ -382,6 +415,22 @@ def _check_model_file(text: str, kind: str, robot: RobotSpec) -> None:
         ) from None
     except (OSError, SnapshotError) as error:
         raise ArgumentError(f"model_file:={text}: {reason(error)}") from None
+
+
+def _check_policy_file(text: str, robot: RobotSpec) -> None:
+    """Refuse a policy that the learner would refuse, before anything starts."""
+    from mbrl_ros.dynamics.snapshot import SnapshotError
+    from mbrl_ros.imagination.snapshot import decode
+
+    try:
+        decode(Path(text).read_bytes(), robot)
+    except FileNotFoundError:
+        raise ArgumentError(
+            f"policy_file:={text}: there is no such file; the service ~/save of policy_learner "
+            "writes one"
+        ) from None
+    except (OSError, SnapshotError) as error:
+        raise ArgumentError(f"policy_file:={text}: {reason(error)}") from None
 
 
 def _check_experience(text: str) -> None:

@@ -149,6 +149,10 @@ class RunRecord:
             "plan_ms": {name: _number(planner, key) for name, key in _TIMES.items()},
             "deadline_misses": _number(planner, "deadline_misses", int),
             "limited_by": planner.get("limited_by"),
+            "mpc_ticks": _number(planner, "mpc_ticks", int),
+            "guided_ticks": _number(planner, "guided_ticks", int),
+            "policy_ticks": _number(planner, "policy_ticks", int),
+            "policy_generation": _number(planner, "policy_generation", int),
             "learner_update_ms": _number(learner, "update_ms_median"),
             "one_step_error": _number(learner, "one_step_error"),
         }

@@ -12,6 +12,7 @@ from mbrl_ros import bringup
 from mbrl_ros.bringup import ArgumentError, parse_arguments, processes
 from mbrl_ros.dynamics.model import make_model
 from mbrl_ros.dynamics.snapshot import describe, encode
+from mbrl_ros.imagination.online import ImaginedSAC
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import share_directory
@@ -26,7 +27,7 @@ def test_the_defaults_simulate_the_cart_pole():
     graph = by_name()
     assert next(iter(graph)) == "command_guard"
     assert list(graph)[-1] == "run_monitor"
-    assert set(graph) == set(bringup.NODES)
+    assert set(graph) == set(bringup.NODES) - {"policy_learner"}
     assert all(process.parameters["use_sim_time"] is True for process in graph.values())
     assert graph["command_guard"].parameters["armed"] is True
     assert graph["mpc_planner"].parameters["goal"] == [0.0, 0.0]
@@ -154,7 +155,7 @@ def test_the_stack_splits_over_two_machines():
     robot, workstation = by_name(part="robot"), by_name(part="workstation")
     assert "dynamics_learner" in workstation
     assert {"command_guard", "mpc_planner", "state_estimator", "simulator"} == set(robot)
-    assert robot.keys() | workstation.keys() == set(bringup.NODES)
+    assert robot.keys() | workstation.keys() == set(by_name())
     assert not robot.keys() & workstation.keys()
     assert "simulator" not in by_name(part="robot", sim="false")
     # The guard still ends first, and the monitor last.
@@ -200,6 +201,38 @@ def test_a_model_of_another_robot_is_refused_before_anything_starts(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ArgumentError, match="safetensors: snapshot is"):
         processes({"robot": "arm2", "model_file": str(path)})
+
+
+@pytest.mark.parametrize("controller", ["policy", "mpc+policy"])
+def test_a_policy_is_trained_only_where_it_is_used(controller):
+    without, graph = by_name(), by_name(controller=controller, pace="lockstep", seed="3")
+    assert "policy_learner" not in without
+    learner = graph["policy_learner"].parameters
+    assert (learner["lockstep"], learner["seed"], learner["goal"]) == (True, 3, [0.0, 0.0])
+    assert graph["mpc_planner"].parameters["controller"] == controller
+    assert "policy_learner" in graph["command_guard"].parameters["listeners"]
+    assert "policy_learner" not in without["command_guard"].parameters["listeners"]
+    assert list(graph)[-1] == "run_monitor"
+    assert "policy_learner" in by_name(controller=controller, part="workstation")
+    assert "policy_learner" not in by_name(controller=controller, part="robot")
+    assert "policy_learner" in by_name(controller=controller, sim="false")
+
+
+def test_a_saved_policy_must_be_of_use_and_of_this_robot(tmp_path):
+    robot = load_robot("arm2")
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(ImaginedSAC(robot).snapshot())
+    given = {"robot": "arm2", "policy_file": str(path)}
+    learner = by_name(controller="policy", **given)["policy_learner"]
+    assert learner.parameters["policy_file"] == str(path)
+    for arguments, reason in (
+        (given, "is of no effect with controller:=mpc"),
+        (given | {"controller": "policy", "part": "robot"}, "no effect with part:=robot"),
+        (given | {"controller": "policy", "robot": "cartpole"}, "robot is 'arm2', expected"),
+        (given | {"controller": "policy", "policy_file": "/nowhere"}, "there is no such file"),
+    ):
+        with pytest.raises(ArgumentError, match=reason):
+            processes(arguments)
 
 
 def test_second_goal_needs_an_end():

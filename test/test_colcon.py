@@ -20,6 +20,7 @@ EXECUTABLES = (
     "dynamics_learner",
     "mbrl",
     "mpc_planner",
+    "policy_learner",
     "run_monitor",
     "simulator",
     "state_estimator",

@@ -701,6 +701,11 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
         ("mpc_planner", ["goal_weights:=[1.0]"], "goal_weights has 1 values, expected 2"),
         ("mpc_planner", ["goal:=[one, two]"], "parameter 'goal'"),
         ("mpc_planner", ["model:=mlp", "exploration_weight:=1.0"], "exploration: model 'mlp' "),
+        ("mpc_planner", ["controller:=magic"], "is 'magic', expected one of mpc, policy, mpc+pol"),
+        ("policy_learner", ["policy:=magic"], "unknown policy 'magic'; expected one of"),
+        ("policy_learner", ["sac.hidden:=0"], "parameter 'sac.hidden'"),
+        ("policy_learner", ["goal:=[9.0, 0.0]"], "goal cart_position = 9.0 is outside"),
+        ("policy_learner", ["policy_file:=/nowhere"], "'policy_file': /nowhere: "),
         ("dynamics_learner", ["model:=ensemble", "ensemble.hidden:=[0]"], "hidden[0] is 0"),
         (
             "dynamics_learner",

@@ -15,10 +15,11 @@ import pytest
 from sensor_msgs.msg import JointState
 from stack import Listener, alive, launch, wait_for
 
-from mbrl_ros.bringup import NODES
+from mbrl_ros.bringup import processes
 from mbrl_ros.ros.qos import STREAM
 
 SAFE = [0.0]
+NODES = [process.executable for process in processes({})]
 
 
 def mbrl(*arguments):

@@ -143,7 +143,7 @@ class ImaginedSAC(PolicyLearner):
         tame = replace(robot, cost=replace(robot.cost, exploration=None))
         self._objective = Objective(tame)
         self._begin()
-        size = len(self.snapshot())
+        size = len(encode(self._sac.policy, self._adopted[1]))
         if size > MAX_BYTES:
             raise ValueError(
                 f"a policy of {size} bytes is too large to be sent, at most {MAX_BYTES} are; use "

@@ -58,6 +58,11 @@ PARAMETERS = (
     ),
     Parameter("lockstep", False, "Whether the simulation waits for each command."),
     Parameter(
+        "listeners",
+        ["dynamics_learner", "mpc_planner"],
+        "Nodes that must hear what is applied before the first command goes out, in lockstep.",
+    ),
+    Parameter(
         "priority",
         "auto",
         "auto: real-time priority, else a better niceness, as far as the system allows; none: as "
@@ -124,7 +129,7 @@ class CommandGuardNode(ManagedNode):
             self,
             {
                 robot.command.topic: ["simulator"],
-                "applied_action": ["dynamics_learner", "mpc_planner"],
+                "applied_action": list(values["listeners"]),
             }
             if self._lockstep
             else {},

@@ -36,6 +36,7 @@ from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.imagination.acting import PolicyInForce
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.imagination.snapshot import decode as decode_policy
+from mbrl_ros.imagination.snapshot import guide_of
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.goals import Goals
@@ -89,7 +90,7 @@ PARAMETERS = (
         "controller",
         "mpc",
         "mpc: plan at every tick. policy: act by the policy on the topic `policy`, and plan while "
-        "there is none for the goal.",
+        "there is none for the goal. mpc+policy: plan, helped by that policy where there is one.",
     ),
     Parameter("seed", 0, "Seed of all random numbers of the planner.", 0),
     Parameter(
@@ -165,7 +166,7 @@ PARAMETERS = (
     ),
 )
 
-CONTROLLERS = ("mpc", "policy")
+CONTROLLERS = ("mpc", "policy", "mpc+policy")
 GOAL_PARAMETERS = ("goal", "goal_weights", "waypoints", "waypoint_dwell", "goal_trajectory")
 
 _EXPLORATION_STEPS = 1024
@@ -241,6 +242,8 @@ class MpcPlanner(ManagedNode):
         self._ticks = 0
         self._ticks_by = {"random": 0, "mpc": 0, "policy": 0}  # who chose the action
         self._acting = "random"  # who did last
+        self._guide: Policy | None = None  # that helps to plan
+        self._guided = 0  # plans that it helped with
         self._missed = 0
         self._failed = 0
         self._failed_in_a_row = 0
@@ -482,7 +485,7 @@ class MpcPlanner(ManagedNode):
             self.get_logger().info(
                 f"way point reached; now {self._goals.waypoint}: {self._goals.goal}"
             )
-        goal_now = goal if goal.ndim == 1 else goal[0]
+        goal_now, last_goal = (goal, goal) if goal.ndim == 1 else (goal[0], goal[-1])
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
         if self._controller == "policy":
@@ -498,6 +501,8 @@ class MpcPlanner(ManagedNode):
             self._stage_cost = self._cost_now(present, action, goal_now)
             return action.tolist(), None
         self._acting = "mpc"
+        if self._controller == "mpc+policy":
+            self._guide_by(self._policies.at(stamp, [goal_now.tolist(), last_goal.tolist()]))
         start, before, fraction = self._delay.start_of_plan(stamp, present, model)
         problem = Problem(
             state=start,
@@ -540,6 +545,16 @@ class MpcPlanner(ManagedNode):
         if model.transitions:
             start, _, _ = self._delay.start_of_plan(stamp, present, model)
         return policy.act(start[None])[0]
+
+    def _guide_by(self, policy: Policy | None) -> None:
+        """Let a policy for the goal of this tick help to plan, or none."""
+        if policy is not self._guide:
+            self._guide, info, guide = policy, self._policies.info, None
+            if policy is not None and info is not None:
+                # Whether it is for the goal has been judged, within the goal's tolerances.
+                guide = replace(guide_of(policy, info), goal=None)
+            self._planner.guide = guide
+        self._guided += policy is not None
 
     def _cost_now(self, state: Tensor, action: Tensor, goal: Tensor) -> float:
         try:
@@ -622,13 +637,16 @@ class MpcPlanner(ManagedNode):
             text = _PHASES[self._acting]
         if self._left_to_guard:
             text = "no plan: the robot is left to the guard"
-        if self._policy_overdue() and not self._models.empty:
+        if not (self._ticks or self._models.empty) and self._policy_overdue():
             text = "waiting for the policy learner"
         phase = text
         outdated = False
         if self._controller != "mpc" and self._policies.absence and self._ticks:
             outdated = self._policies.outdated
-            text += f", as {self._policies.absence}"
+            if self._controller == "mpc+policy":
+                text += f" without a policy: {self._policies.absence}"
+            else:
+                text += f", as {self._policies.absence}"
         verdict = self._limits.verdict(self._planner.objective.goal_weight.tolist())
         if verdict.text:
             text += f"; {verdict.text}"
@@ -653,6 +671,7 @@ class MpcPlanner(ManagedNode):
                 "controller": self._controller,
                 "ticks": self._ticks,
                 "mpc_ticks": self._ticks_by["mpc"],
+                "guided_ticks": self._guided,
                 "policy_ticks": self._ticks_by["policy"],
                 "policy_generation": policy.generation if policy else 0,
                 "policy_updates": policy.updates if policy else 0,

@@ -180,6 +180,8 @@ class RunMonitor(ManagedNode):
             self._phase = phase
             if phase == "moving at random":
                 self._say("knows nothing: moving at random")
+            if phase == "acting by reflex":
+                self._say(f"acting by a policy of {self._planner.get('policy_updates')} updates")
             if phase == "planning":
                 transitions = self._planner.get("model_transitions")
                 self._say(f"planning with what was learned from {transitions} transitions")
