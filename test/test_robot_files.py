@@ -359,7 +359,7 @@ def check_live(path, text, rate=50.0, height=1.0, age=0.0, joint="lift", master=
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            return mbrl("check", path, "--live", "--namespace", "site3", "--seconds", "4")
+            return mbrl("check", path, "--live", "--namespace", "site3", "--seconds", "2")
         finally:
             ended.set()
             thread.join()

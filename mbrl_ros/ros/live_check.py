@@ -22,6 +22,7 @@ from mbrl_ros.units import NANOSECONDS
 
 _SLOWEST = 0.9  # share of the control rate below which a sensor counts as too slow
 _AT_LEAST = 3  # messages, to tell a rate
+_DISCOVERY = 6.0  # s that a busy machine's middleware may take until it knows every topic
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,18 @@ class _Heard:
 def compare(robot: RobotSpec, namespace: str, seconds: float) -> Seen:
     """Listen to a robot's sensors for some seconds, and look who takes its commands.
 
-    Sends nothing. namespace: of the robot's topics.
+    Sends nothing. namespace: of the robot's topics. Waits some seconds more for topics that are
+    missing.
     """
     with graph("mbrl_robot_check", namespace) as (node, executor):
         heard = {topic: _Heard() for topic in robot.sensors}
         for topic, sensor in robot.sensors.items():
             node.create_subscription(MESSAGES[sensor.type], topic, heard[topic].take, SENSOR)
+        end = time.monotonic() + _DISCOVERY
+        while time.monotonic() < end and not (
+            all(one.at for one in heard.values()) and node.count_subscribers(robot.command.topic)
+        ):
+            executor.spin_once(timeout_sec=0.1)
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0.0:
             executor.spin_once(timeout_sec=left)
@@ -88,8 +95,8 @@ def _judge_sensor(
     if not heard.at:
         known = [name for name, _ in node.get_topic_names_and_types() if _is_robots(node, name)]
         there = f"; there are {', '.join(known)}" if known else "; no node of a robot was found"
-        cause = "no message came" if types else f"nobody publishes it{there}"
-        problems.append(f"{what}: {cause} in {seconds:g} s")
+        nothing = f"no message came in {_DISCOVERY + seconds:g} s"
+        problems.append(f"{what}: {nothing if types else 'nobody publishes it' + there}")
         return
     if heard.unreadable:
         problems.append(f"{what}: {heard.unreadable}")
