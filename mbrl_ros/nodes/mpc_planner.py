@@ -51,6 +51,7 @@ from mbrl_ros.planning.planner import (
     make_planner,
 )
 from mbrl_ros.planning.sampling import SamplingPlanner
+from mbrl_ros.planning.stops import EndStops
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, Exploration, RobotSpec
 from mbrl_ros.ros.conversions import (
@@ -115,6 +116,12 @@ PARAMETERS = (
         "delay_compensation",
         True,
         "Predict the state over the loop's delay, and plan from there.",
+    ),
+    Parameter(
+        "brake_for_limits",
+        False,
+        "Brake in time before the `limits` of the robot's file, whatever the plan is (default on "
+        "hardware: true).",
     ),
     *{
         name: parameter
@@ -238,6 +245,8 @@ class MpcPlanner(ManagedNode):
         self._delay = DelayCompensation(
             robot.period, robot.safe_action, values["delay_compensation"]
         )
+
+        self._stops = EndStops(robot) if values["brake_for_limits"] else None
 
         self._ticks = 0
         self._ticks_by = {"random": 0, "mpc": 0, "policy": 0}  # who chose the action
@@ -515,6 +524,10 @@ class MpcPlanner(ManagedNode):
         solved: Problem | None = problem
         try:
             self._plan = self._planner.plan(problem, model, self._plan)
+            if self._stops is not None:
+                self._plan = self._stops.heed(
+                    model, problem, self._plan, self._delay.whole_periods
+                )
             self._failed_in_a_row, self._left_to_guard = 0, False
             self._discarded += self._plan.discarded
         except (PlanningError, CostError) as error:
@@ -699,6 +712,7 @@ class MpcPlanner(ManagedNode):
                 "model_widening": self._models.info.widening if self._models.info else 1.0,
                 "model_swap_ms_max": self._swap_ms,
                 "failed_plans": self._failed,
+                "braked_actions": self._stops.braked if self._stops else 0,
                 "discarded_trajectories": self._discarded,
                 "rejected_messages": self._rejected,
                 "rejected_models": self._rejected_snapshots["model"],

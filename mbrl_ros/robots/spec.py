@@ -129,7 +129,8 @@ class StateDimension:
     """The value is an angle in radians that wraps at +-pi; models see its sine and cosine."""
     limits: Bounds | None = None
     """End stops. Steps that touch them are not learned from, because a smooth model that is
-    shown an impact bends everywhere else."""
+    shown an impact bends everywhere else. On hardware the planner brakes in time before them,
+    where the velocity is a state dimension too."""
     safe_range: Bounds | None = None
     """Where the robot may be: the guard stops it when it leaves this range."""
     discrete: bool = False
@@ -582,6 +583,23 @@ class RobotSpec:
     def angle_mask(self) -> list[bool]:
         """Which of the D state dimensions wrap at +-pi."""
         return [dimension.angle for dimension in self.state]
+
+    def rate_of(self, index: int) -> int | None:
+        """Return which state dimension is the velocity of another one, or None if none is.
+
+        It is derived from that one, or read of the same joint.
+        """
+        of = self.state[index]
+        for i, other in enumerate(self.state):
+            measured = (
+                of.field == "position"
+                and other.field == "velocity"
+                and of.joint is not None
+                and (other.sensor, other.joint) == (of.sensor, of.joint)
+            )
+            if measured or other.derivative_of == of.name:
+                return i
+        return None
 
     @property
     def discrete(self) -> bool:

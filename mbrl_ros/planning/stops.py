@@ -1,0 +1,138 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Braking in time before an end stop, whatever a plan hopes for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.planner import Plan, Problem, actions_in_force
+from mbrl_ros.robots.spec import RobotSpec
+
+# Share of the range between two stops that is kept free before either.
+_MARGIN = 0.02
+# Share of the braking power, as the model has it, that is counted on: what else moves the robot,
+# such as a pole that swings, may take the rest.
+_COUNTED_ON = 0.6
+# Share of a period by which braking may begin later than is known.
+_LATE = 0.5
+# Seconds within which a robot is to leave what is kept free.
+_BACK = 0.2
+# Steps between the wished action and full braking, among which the least change is chosen.
+_STEPS = 20
+# Share of the newest gain in what is known of the actions' effect.
+_NEW = 0.2
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """One end: where side x state[dimension] may go, and which dimension is its rate."""
+
+    dimension: int
+    rate: int
+    side: float
+    at: float
+
+
+class EndStops:
+    """Changes an action after which the robot could not brake before an end stop any more.
+
+    Of a long prediction nothing is needed, because that is what a model of another machine, or of
+    a world that has just changed, gets wrong first. From the state at which the action comes into
+    force the model says what one step leads to, with its uncertainty, and what actions do to
+    velocities. The rest is the braking distance, velocity^2 / (2 x deceleration), which must end
+    before the stop. That makes the set of states from which the robot can stop invariant: a
+    discrete-time control barrier function (Agrawal and Sreenath, RSS 2017).
+
+    It minds the state dimensions that have `limits` and whose velocity is a state dimension too:
+    of the same joint, or `derivative_of`. `braked` counts the actions that were changed.
+    """
+
+    def __init__(self, robot: RobotSpec) -> None:
+        self._period = robot.period
+        dimensions = robot.command.dimensions
+        self._lower = torch.tensor([dimension.bounds[0] for dimension in dimensions])
+        self._upper = torch.tensor([dimension.bounds[1] for dimension in dimensions])
+        self._safe = torch.tensor(robot.safe_action)
+        self._stops: list[_Stop] = []
+        for index, dimension in enumerate(robot.state):
+            rate = robot.rate_of(index)
+            if dimension.limits is not None and rate is not None:
+                lower, upper = dimension.limits
+                margin = _MARGIN * (upper - lower)
+                self._stops.append(_Stop(index, rate, 1.0, upper - margin))
+                self._stops.append(_Stop(index, rate, -1.0, -lower - margin))
+        self._gain: Tensor | None = None  # (A, D)
+        self.braked = 0
+
+    def heed(self, model: DynamicsModel, problem: Problem, plan: Plan, ahead: int) -> Plan:
+        """Return a plan whose first action leaves room to brake; the same if it does already.
+
+        ahead: how many periods the state that the plan starts from was predicted over.
+        """
+        action = self.nearest(model, problem, plan.actions[0], ahead)
+        if torch.equal(action, plan.actions[0]):
+            return plan
+        actions = torch.cat([action[None], plan.actions[1:]])
+        in_force = actions_in_force(
+            problem.previous_action, actions[:, None], problem.delay_fraction
+        )
+        states = model.rollout(problem.state[None], in_force)[:, 0]
+        return replace(plan, actions=actions, states=states)
+
+    def nearest(
+        self, model: DynamicsModel, problem: Problem, action: Tensor, ahead: int
+    ) -> Tensor:
+        """Return the action (A,) nearest to the given one after which there is room to brake.
+
+        Where none will do: full braking. Of a model that knows nothing yet: the same.
+        """
+        if not self._stops or not model.transitions:
+            return action
+        mean, variance, gain = self._one_step(model, problem, action)
+        for stop in self._stops:
+            outward = stop.side * gain[:, stop.rate]
+            brake = torch.where(outward > 0.0, self._lower, self._upper)
+            power = float((outward * (self._safe - brake)).sum()) / self._period
+            deviation = float(variance[stop.rate].sqrt()) * math.sqrt(ahead + 1)
+            velocity = stop.side * float(problem.state[stop.rate]) + deviation
+            tried = torch.lerp(action, brake, torch.linspace(0.0, 1.0, _STEPS + 1)[:, None])
+            moved = (1.0 - problem.delay_fraction) * ((tried - action) @ outward)
+            after = stop.side * mean[stop.rate] + deviation + moved
+            reached = stop.side * problem.state[stop.dimension]
+            reached = reached + 0.5 * self._period * (velocity + after.clamp_min(0.0))
+            braking = after.square() / max(2.0 * _COUNTED_ON * power, 1e-9)
+            # Of a robot that is too near already: the way back that it makes in good time.
+            way = torch.where(after > 0.0, _LATE * self._period * after + braking, _BACK * after)
+            enough = reached + way <= stop.at
+            if not enough[0]:
+                self.braked += 1
+                # Only one stop can be near along a dimension; of several dimensions the first
+                # counts, because no action need do for all.
+                return tried[int(enough.int().argmax()) if enough.any() else _STEPS]
+        return action
+
+    def _one_step(
+        self, model: DynamicsModel, problem: Problem, action: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean and variance (D,) of the state after the action, and the gain (A, D).
+
+        The gain is the change of each state dimension in a period by a unit of each action, on
+        the way from one of its bounds to the other, averaged over the last ticks: what a motor
+        does changes more slowly than what a young model thinks of it.
+        """
+        size = len(action)
+        low, high = self._safe.repeat(size, 1), self._safe.repeat(size, 1)
+        low.diagonal().copy_(self._lower)
+        high.diagonal().copy_(self._upper)
+        before = problem.previous_action.expand(1, -1)
+        actions = torch.cat([torch.lerp(action[None], before, problem.delay_fraction), low, high])
+        mean, variance = model.predict(problem.state.expand(len(actions), -1), actions)
+        gain = (mean[1 + size :] - mean[1 : 1 + size]) / (self._upper - self._lower)[:, None]
+        self._gain = gain if self._gain is None else torch.lerp(self._gain, gain, _NEW)
+        return mean[0], variance[0], self._gain

@@ -1,0 +1,117 @@
+# Copyright 2026 The mbrl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Braking before end stops, on a cart whose model may be wrong."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mbrl_ros.dynamics.features import FeatureMap
+from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.planning.planner import Plan, Problem
+from mbrl_ros.planning.stops import EndStops
+
+PERIOD = 0.05
+RAIL = 1.8
+FULL = 10.0
+
+
+class Cart(DynamicsModel):
+    """What is believed of a cart of 1 kg without a pole; deviation: of its velocity."""
+
+    kind = "cart"
+    transitions = 1
+
+    def __init__(self, deviation=0.0):
+        super().__init__(FeatureMap([False, False, True, False], 1))
+        self.deviation = deviation
+
+    def update(self, data):
+        raise NotImplementedError
+
+    def outputs(self, states, actions):
+        after = torch.zeros_like(states)
+        after[:, 1] = PERIOD * actions[:, 0]
+        after[:, 0] = PERIOD * (states[:, 1] + 0.5 * after[:, 1])
+        variance = torch.zeros_like(after)
+        variance[:, 1] = self.deviation**2
+        return after, variance
+
+    def snapshot(self):
+        return {}
+
+    def restore(self, tensors):
+        pass
+
+
+def heeded(robot, position, velocity, wished, model=None, **settings):
+    state = torch.tensor([position, velocity, 0.0, 0.0])
+    problem = Problem(state, torch.zeros(2), torch.zeros(1), **settings)
+    return float(
+        EndStops(robot).nearest(model or Cart(), problem, torch.tensor([wished]), ahead=0)
+    )
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize(("mass", "wind"), [(1.0, 0.0), (1.5, 0.0), (1.0, 3.0), (0.5, 0.0)])
+def test_a_cart_driven_at_its_stop_brakes_in_time_though_the_model_is_wrong(
+    cartpole, side, mass, wind
+):
+    """wind: newtons that push towards the stop and that the model knows nothing of."""
+    stops, state = EndStops(cartpole), torch.zeros(4)
+    for _ in range(200):
+        problem = Problem(state, torch.zeros(2), torch.zeros(1))
+        action = float(stops.nearest(Cart(), problem, torch.tensor([side * FULL]), ahead=0))
+        change = PERIOD * (action + side * wind) / mass
+        state = torch.tensor(
+            [state[0] + PERIOD * (state[1] + 0.5 * change), state[1] + change, 0.0, 0.0]
+        )
+        assert abs(float(state[0])) < RAIL
+    assert abs(float(state[0])) > 1.4  # it goes near: nothing else is forbidden
+    assert stops.braked > 0
+
+
+@pytest.mark.parametrize(
+    ("position", "velocity", "wished"),
+    [(0.0, 0.0, FULL), (0.0, 3.0, FULL), (1.75, -0.5, -FULL), (-1.7, 1.0, FULL)],
+)
+def test_an_action_that_leaves_room_stays_as_it_is(cartpole, position, velocity, wished):
+    assert heeded(cartpole, position, velocity, wished) == wished
+
+
+def test_it_changes_no_more_than_it_has_to(cartpole):
+    slightly = heeded(cartpole, 0.9, 3.0, FULL)
+    assert -FULL < slightly < FULL
+    assert heeded(cartpole, 1.5, 3.0, FULL) == -FULL
+
+
+def test_what_the_model_does_not_know_is_kept_free(cartpole):
+    assert heeded(cartpole, 0.8, 2.0, FULL) == FULL
+    assert heeded(cartpole, 0.8, 2.0, FULL, Cart(deviation=1.0)) < FULL
+
+
+def test_a_model_that_knows_nothing_is_not_asked(cartpole):
+    model = Cart()
+    model.transitions = 0
+    assert heeded(cartpole, 1.5, 3.0, FULL, model) == FULL
+
+
+def test_a_robot_without_limits_or_without_velocities_is_left_alone(cartpole):
+    free = replace(cartpole, state=tuple(replace(d, limits=None) for d in cartpole.state))
+    assert heeded(free, 1.5, 3.0, FULL) == FULL
+    assert cartpole.rate_of(0) == 1
+    assert cartpole.rate_of(2) == 3
+    assert cartpole.rate_of(1) is None
+
+
+def test_a_plan_that_was_changed_predicts_what_it_now_does(cartpole):
+    state = torch.tensor([1.5, 3.0, 0.0, 0.0])
+    problem = Problem(state, torch.zeros(2), torch.zeros(1), delay_fraction=0.5)
+    plan = Plan(torch.full((5, 1), FULL), torch.zeros(6, 4), 0.0)
+    changed = EndStops(cartpole).heed(Cart(), problem, plan, ahead=0)
+    assert float(changed.actions[0]) == -FULL
+    assert changed.actions[1:].tolist() == plan.actions[1:].tolist()
+    assert float(changed.states[1, 1]) == pytest.approx(3.0 - 0.5 * PERIOD * FULL)
+    inward = replace(problem, state=-state * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+    assert EndStops(cartpole).heed(Cart(), inward, plan, ahead=0) is plan
