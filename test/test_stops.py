@@ -49,7 +49,7 @@ def heeded(robot, position, velocity, wished, model=None, **settings):
     state = torch.tensor([position, velocity, 0.0, 0.0])
     problem = Problem(state, torch.zeros(2), torch.zeros(1), **settings)
     return float(
-        EndStops(robot).nearest(model or Cart(), problem, torch.tensor([wished]), ahead=0)
+        EndStops(robot).nearest(model or Cart(), problem, torch.tensor([wished]), stamp=0, ahead=0)
     )
 
 
@@ -60,9 +60,11 @@ def test_a_cart_driven_at_its_stop_brakes_in_time_though_the_model_is_wrong(
 ):
     """wind: newtons that push towards the stop and that the model knows nothing of."""
     stops, state = EndStops(cartpole), torch.zeros(4)
-    for _ in range(200):
+    for tick in range(200):
+        stamp = tick * cartpole.period_nanoseconds
+        stops.observe(stamp, state.tolist())
         problem = Problem(state, torch.zeros(2), torch.zeros(1))
-        action = float(stops.nearest(Cart(), problem, torch.tensor([side * FULL]), ahead=0))
+        action = float(stops.nearest(Cart(), problem, torch.tensor([side * FULL]), stamp, ahead=0))
         change = PERIOD * (action + side * wind) / mass
         state = torch.tensor(
             [state[0] + PERIOD * (state[1] + 0.5 * change), state[1] + change, 0.0, 0.0]
@@ -91,6 +93,20 @@ def test_what_the_model_does_not_know_is_kept_free(cartpole):
     assert heeded(cartpole, 0.8, 2.0, FULL, Cart(deviation=1.0)) < FULL
 
 
+def test_predictions_that_have_erred_towards_the_stop_are_corrected(cartpole):
+    period, model, wished = cartpole.period_nanoseconds, Cart(), torch.tensor([FULL])
+    far = Problem(torch.zeros(4), torch.zeros(2), torch.zeros(1))
+    near = replace(far, state=torch.tensor([0.9, 2.0, 0.0, 0.0]))
+    for error, changed in ((0.5, True), (-0.5, False)):
+        stops = EndStops(cartpole)
+        for tick in range(10):
+            stops.nearest(model, far, wished, tick * period, ahead=2)
+            # Half a metre a second away from what the tick three before had to expect.
+            stops.observe(tick * period, [0.0, PERIOD * FULL + error, 0.0, 0.0])
+        action = stops.nearest(model, near, wished, 10 * period, ahead=2)
+        assert (float(action) < FULL) == changed
+
+
 def test_a_model_that_knows_nothing_is_not_asked(cartpole):
     model = Cart()
     model.transitions = 0
@@ -109,9 +125,9 @@ def test_a_plan_that_was_changed_predicts_what_it_now_does(cartpole):
     state = torch.tensor([1.5, 3.0, 0.0, 0.0])
     problem = Problem(state, torch.zeros(2), torch.zeros(1), delay_fraction=0.5)
     plan = Plan(torch.full((5, 1), FULL), torch.zeros(6, 4), 0.0)
-    changed = EndStops(cartpole).heed(Cart(), problem, plan, ahead=0)
+    changed = EndStops(cartpole).heed(Cart(), problem, plan, stamp=0, ahead=0)
     assert float(changed.actions[0]) == -FULL
     assert changed.actions[1:].tolist() == plan.actions[1:].tolist()
     assert float(changed.states[1, 1]) == pytest.approx(3.0 - 0.5 * PERIOD * FULL)
     inward = replace(problem, state=-state * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
-    assert EndStops(cartpole).heed(Cart(), inward, plan, ahead=0) is plan
+    assert EndStops(cartpole).heed(Cart(), inward, plan, stamp=0, ahead=0) is plan

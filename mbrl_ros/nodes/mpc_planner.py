@@ -525,8 +525,9 @@ class MpcPlanner(ManagedNode):
         try:
             self._plan = self._planner.plan(problem, model, self._plan)
             if self._stops is not None:
+                self._stops.observe(stamp, state)
                 self._plan = self._stops.heed(
-                    model, problem, self._plan, self._delay.whole_periods
+                    model, problem, self._plan, stamp, self._delay.whole_periods
                 )
             self._failed_in_a_row, self._left_to_guard = 0, False
             self._discarded += self._plan.discarded

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,8 +27,9 @@ _LATE = 0.5
 _BACK = 0.2
 # Steps between the wished action and full braking, among which the least change is chosen.
 _STEPS = 20
-# Share of the newest gain in what is known of the actions' effect.
+# Share of the newest tick in what is known of the actions' effect, and of errors.
 _NEW = 0.2
+_WAITING = 20  # predictions that wait for their state
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class EndStops:
     Of a long prediction nothing is needed, because that is what a model of another machine, or of
     a world that has just changed, gets wrong first. From the state at which the action comes into
     force the model says what one step leads to, with its uncertainty, and what actions do to
-    velocities. The rest is the braking distance, velocity^2 / (2 x deceleration), which must end
-    before the stop. That makes the set of states from which the robot can stop invariant: a
-    discrete-time control barrier function (Agrawal and Sreenath, RSS 2017).
+    velocities; where such predictions have lately erred towards the stop, so much is added. The
+    rest is the braking distance, velocity^2 / (2 x deceleration), which must end before the stop.
+    That makes the set of states from which the robot can stop invariant: a discrete-time control
+    barrier function (Agrawal and Sreenath, RSS 2017).
 
     It minds the state dimensions that have `limits` and whose velocity is a state dimension too:
     of the same joint, or `derivative_of`. `braked` counts the actions that were changed.
@@ -55,6 +59,7 @@ class EndStops:
 
     def __init__(self, robot: RobotSpec) -> None:
         self._period = robot.period
+        self._period_nanoseconds = robot.period_nanoseconds
         dimensions = robot.command.dimensions
         self._lower = torch.tensor([dimension.bounds[0] for dimension in dimensions])
         self._upper = torch.tensor([dimension.bounds[1] for dimension in dimensions])
@@ -68,14 +73,25 @@ class EndStops:
                 self._stops.append(_Stop(index, rate, 1.0, upper - margin))
                 self._stops.append(_Stop(index, rate, -1.0, -lower - margin))
         self._gain: Tensor | None = None  # (A, D)
+        self._expected: deque[tuple[int, Tensor]] = deque(maxlen=_WAITING)  # by stamp
+        self._error = torch.zeros(len(robot.state))  # mean of late, found less predicted
         self.braked = 0
 
-    def heed(self, model: DynamicsModel, problem: Problem, plan: Plan, ahead: int) -> Plan:
+    def observe(self, stamp: int, state: Sequence[float]) -> None:
+        """Take the state (D,) of a tick, in nanoseconds, to see what predictions were worth."""
+        while self._expected and self._expected[0][0] <= stamp:
+            due, expected = self._expected.popleft()
+            if due == stamp:
+                self._error = torch.lerp(self._error, torch.tensor(state) - expected, _NEW)
+
+    def heed(
+        self, model: DynamicsModel, problem: Problem, plan: Plan, stamp: int, ahead: int
+    ) -> Plan:
         """Return a plan whose first action leaves room to brake; the same if it does already.
 
-        ahead: how many periods the state that the plan starts from was predicted over.
+        stamp: of the tick, nanoseconds. ahead: how many periods after it the plan starts.
         """
-        action = self.nearest(model, problem, plan.actions[0], ahead)
+        action = self.nearest(model, problem, plan.actions[0], stamp, ahead)
         if torch.equal(action, plan.actions[0]):
             return plan
         actions = torch.cat([action[None], plan.actions[1:]])
@@ -86,7 +102,7 @@ class EndStops:
         return replace(plan, actions=actions, states=states)
 
     def nearest(
-        self, model: DynamicsModel, problem: Problem, action: Tensor, ahead: int
+        self, model: DynamicsModel, problem: Problem, action: Tensor, stamp: int, ahead: int
     ) -> Tensor:
         """Return the action (A,) nearest to the given one after which there is room to brake.
 
@@ -95,27 +111,48 @@ class EndStops:
         if not self._stops or not model.transitions:
             return action
         mean, variance, gain = self._one_step(model, problem, action)
+        chosen = action
         for stop in self._stops:
-            outward = stop.side * gain[:, stop.rate]
-            brake = torch.where(outward > 0.0, self._lower, self._upper)
-            power = float((outward * (self._safe - brake)).sum()) / self._period
-            deviation = float(variance[stop.rate].sqrt()) * math.sqrt(ahead + 1)
-            velocity = stop.side * float(problem.state[stop.rate]) + deviation
-            tried = torch.lerp(action, brake, torch.linspace(0.0, 1.0, _STEPS + 1)[:, None])
-            moved = (1.0 - problem.delay_fraction) * ((tried - action) @ outward)
-            after = stop.side * mean[stop.rate] + deviation + moved
-            reached = stop.side * problem.state[stop.dimension]
-            reached = reached + 0.5 * self._period * (velocity + after.clamp_min(0.0))
-            braking = after.square() / max(2.0 * _COUNTED_ON * power, 1e-9)
-            # Of a robot that is too near already: the way back that it makes in good time.
-            way = torch.where(after > 0.0, _LATE * self._period * after + braking, _BACK * after)
-            enough = reached + way <= stop.at
+            tried, enough = self._tried(stop, problem, action, mean, variance, gain, ahead)
             if not enough[0]:
                 self.braked += 1
-                # Only one stop can be near along a dimension; of several dimensions the first
-                # counts, because no action need do for all.
-                return tried[int(enough.int().argmax()) if enough.any() else _STEPS]
-        return action
+                # Of several dimensions that are near a stop the first counts: no action need do
+                # for all of them.
+                chosen = tried[int(enough.int().argmax()) if enough.any() else _STEPS]
+                break
+        moved = (1.0 - problem.delay_fraction) * ((chosen - action) @ gain)
+        due = stamp + (ahead + 1) * self._period_nanoseconds
+        self._expected.append((due, mean + moved))
+        return chosen
+
+    def _tried(
+        self,
+        stop: _Stop,
+        problem: Problem,
+        action: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        gain: Tensor,
+        ahead: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return actions from the given one to full braking, (N, A), and which will do, (N,)."""
+        start, side = problem.state, stop.side
+        outward = side * gain[:, stop.rate]
+        brake = torch.where(outward > 0.0, self._lower, self._upper)
+        power = float((outward * (self._safe - brake)).sum()) / self._period
+        tried = torch.lerp(action, brake, torch.linspace(0.0, 1.0, _STEPS + 1)[:, None])
+        faster = math.sqrt(float(variance[stop.rate]) * (ahead + 1))
+        faster += max(side * float(self._error[stop.rate]), 0.0)
+        nearer = max(side * float(self._error[stop.dimension]), 0.0)
+        moved = (1.0 - problem.delay_fraction) * ((tried - action) @ outward)
+        before = side * float(start[stop.rate]) + faster
+        after = side * mean[stop.rate] + moved + faster
+        reached = side * start[stop.dimension] + nearer
+        reached = reached + 0.5 * self._period * (before + after.clamp_min(0.0))
+        braking = after.square() / max(2.0 * _COUNTED_ON * power, 1e-9)
+        # Of a robot that is too near already: the way back that it makes in good time.
+        way = torch.where(after > 0.0, _LATE * self._period * after + braking, _BACK * after)
+        return tried, reached + way <= stop.at
 
     def _one_step(
         self, model: DynamicsModel, problem: Problem, action: Tensor
