@@ -15,6 +15,7 @@ NODES = (
     "command_guard",
     "dynamics_learner",
     "mpc_planner",
+    "policy_controller",
     "policy_learner",
     "run_monitor",
     "simulator",

@@ -141,6 +141,7 @@ ARGUMENTS: tuple[Argument, ...] = (
 NODES = (
     "command_guard",
     "mpc_planner",
+    "policy_controller",
     "dynamics_learner",
     "policy_learner",
     "state_estimator",
@@ -152,13 +153,27 @@ NODES = (
 # without the nodes of the other.
 PARTS = {
     "all": NODES,
-    "robot": ("command_guard", "mpc_planner", "state_estimator", "simulator"),
+    "robot": (
+        "command_guard",
+        "mpc_planner",
+        "policy_controller",
+        "state_estimator",
+        "simulator",
+    ),
     "workstation": ("dynamics_learner", "policy_learner", "run_monitor"),
 }
 _ELSEWHERE = {
     "all": (),
     "robot": ("model_file", "policy_file", "experience", "report", "picture", "second_goal"),
     "workstation": (),
+}
+# A table learns at once from every step.
+_TABLE: dict[str, ParameterValue] = {
+    "policy": "dyna_q",
+    "first_update": 2,
+    "update_every": 1,
+    "first_policy": 0,
+    "publish_rate": 100.0,
 }
 # A link that is broken for so many seconds does not end the part on the other side.
 _LINK_PATIENCE = 1e9
@@ -209,10 +224,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     except RobotError as error:
         raise ArgumentError(f"robot:={values['robot']}: {error}") from None
     if robot.discrete:
-        raise ArgumentError(
-            f"robot:={values['robot']}: its actions are discrete (docs/robots.md, whole numbers), "
-            "and mpc_planner plans continuous ones only"
-        )
+        _check_discrete(values)
     simulated = values["sim"] == "true"
     lockstep = values["pace"] == "lockstep"
     if lockstep and not simulated:
@@ -263,21 +275,22 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     common: dict[str, ParameterValue] = {"robot": robot_path, "use_sim_time": simulated}
     repeated = ("model", "planner", "controller", "pace", "sim")
     settings = {name: values[name] for name in repeated} | {"seed": seed}
-    names = [
-        name
-        for name in NODES
-        if name in PARTS[values["part"]]
-        and (simulated or name != "simulator")
-        and (with_policy or name != "policy_learner")
-    ]
+    left_out = ["policy_controller"]
+    if robot.discrete:
+        left_out = ["mpc_planner", "dynamics_learner"]
+    if not with_policy:
+        left_out.append("policy_learner")
+    if not simulated:
+        left_out.append("simulator")
+    names = [name for name in PARTS[values["part"]] if name not in left_out]
+    hearing = ("dynamics_learner", "mpc_planner", "policy_learner")
     own: dict[str, dict[str, ParameterValue]] = {
         "simulator": {"pace": values["pace"], "duration": duration, "seed": seed},
         "state_estimator": {"lockstep": lockstep},
         "command_guard": {
             "armed": simulated,
             "lockstep": lockstep,
-            "listeners": ["dynamics_learner", "mpc_planner"]
-            + (["policy_learner"] if with_policy else []),
+            "listeners": [name for name in hearing if name not in left_out],
             "commanded_file": _commanded_file(values["namespace"]),
         },
         "mpc_planner": {
@@ -289,6 +302,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "lockstep": lockstep,
             "optimize": values["optimize"],
         },
+        "policy_controller": {"seed": seed, "lockstep": lockstep},
         "dynamics_learner": {
             "model": values["model"],
             "seed": seed,
@@ -314,6 +328,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
             "settings": json.dumps(settings),
         },
     }
+    if robot.discrete:
+        own["policy_learner"] |= _TABLE
     if values["part"] == "workstation":
         own["run_monitor"]["stall_timeout"] = _LINK_PATIENCE
     files = [config_directory() / f"{name}.yaml" for name in NODES]
@@ -343,6 +359,22 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         )
 
     return [process(name) for name in names]
+
+
+def _check_discrete(values: Mapping[str, str]) -> None:
+    """Refuse what there is not for a robot of discrete actions."""
+    if values["controller"] != "policy":
+        raise ArgumentError(
+            f"controller:={values['controller']}: robot:={values['robot']} has discrete actions "
+            "(docs/robots.md, whole numbers), which mpc_planner cannot plan; give "
+            "controller:=policy"
+        )
+    for name in ("model_file", "experience"):
+        if values[name]:
+            raise ArgumentError(
+                f"{name}:={values[name]} is of no effect with robot:={values['robot']}: its "
+                "actions are discrete, and no dynamics model is learned; policy_file:= is taken"
+            )
 
 
 def _complete(given: Mapping[str, str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ def test_the_defaults_simulate_the_cart_pole():
     graph = by_name()
     assert next(iter(graph)) == "command_guard"
     assert list(graph)[-1] == "run_monitor"
-    assert set(graph) == set(bringup.NODES) - {"policy_learner"}
+    assert set(graph) == set(bringup.NODES) - {"policy_controller", "policy_learner"}
     assert all(process.parameters["use_sim_time"] is True for process in graph.values())
     assert graph["command_guard"].parameters["armed"] is True
     assert graph["mpc_planner"].parameters["goal"] == [0.0, 0.0]

@@ -20,6 +20,7 @@ EXECUTABLES = (
     "dynamics_learner",
     "mbrl",
     "mpc_planner",
+    "policy_controller",
     "policy_learner",
     "run_monitor",
     "simulator",

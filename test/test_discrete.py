@@ -2,13 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robots whose states and actions are whole numbers: their files, guard, estimator and plant."""
 
+import json
 import re
 
 import pytest
+import torch
 import yaml
+from stack import launch
 
-from mbrl_ros.bringup import ArgumentError, processes
+from mbrl_ros.bringup import PARTS, ArgumentError, processes
 from mbrl_ros.dynamics.dataset import TransitionRecorder
+from mbrl_ros.dynamics.model import Transitions
+from mbrl_ros.imagination.tables import TabularDynaQ
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import RobotError, load_robot
 from mbrl_ros.robots.estimator import SensorError, StateEstimator
@@ -185,6 +190,77 @@ def test_an_environment_that_does_not_fit_is_refused(maze_file, changes, expecte
 # -- the graph -------------------------------------------------------------------------------
 
 
-def test_the_planner_is_refused_before_anything_starts():
-    with pytest.raises(ArgumentError, match="robot:=dyna_maze: its actions are discrete"):
-        processes({"robot": "dyna_maze"})
+def test_the_graph_of_a_discrete_robot_has_neither_planner_nor_model():
+    arguments = {"robot": "dyna_maze", "controller": "policy", "seed": "3"}
+    graph = {process.executable: process for process in processes(arguments)}
+    assert list(graph) == [
+        "command_guard",
+        "policy_controller",
+        "policy_learner",
+        "state_estimator",
+        "simulator",
+        "run_monitor",
+    ]
+    assert graph["command_guard"].parameters["listeners"] == ["policy_learner"]
+    assert graph["policy_learner"].parameters["policy"] == "dyna_q"
+    halves = [{p.executable for p in processes(arguments | {"part": part})} for part in PARTS]
+    assert halves[1] == {"command_guard", "policy_controller", "state_estimator", "simulator"}
+    assert halves[2] == {"policy_learner", "run_monitor"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({}, "controller:=mpc: robot:=dyna_maze has discrete actions .* give controller:=policy"),
+        ({"controller": "mpc+policy"}, r"controller:=mpc\+policy: robot:=dyna_maze has discrete"),
+        ({"controller": "policy", "experience": "here"}, "experience:=here is of no effect"),
+        ({"controller": "policy", "goal": "[1.0]"}, "goal has 1 values, expected 0"),
+    ],
+)
+def test_what_a_discrete_robot_cannot_have_is_refused_before_anything_starts(arguments, reason):
+    with pytest.raises(ArgumentError, match=reason):
+        processes({"robot": "dyna_maze"} | arguments)
+
+
+def test_the_maze_is_learned_over_ros(tmp_path):
+    """With this seed the first episode, at random, takes 408 steps."""
+    report = tmp_path / "run.json"
+    arguments = ("robot:=dyna_maze", "controller:=policy", "pace:=lockstep", "seed:=2")
+    with launch(tmp_path, *arguments, "duration:=65.0", f"report:={report}") as run:
+        assert run.wait(400.0) == 0, run.output
+    summary = json.loads(report.read_text("utf-8"))
+    steps = summary["episode_steps"]
+    assert steps[0] > 200
+    assert min(steps) == 14, steps
+    assert max(steps[-3:]) <= 20, steps
+    assert summary["transitions"] == 650 - 2 * len(steps)  # nothing is learned from a reset
+    assert summary["policy_ticks"] > 600
+    assert "acting by a policy" in run.output
+    assert "the shortest of 14" in run.output
+
+
+def test_a_table_in_a_file_goes_on_over_ros(tmp_path):
+    """Without exploration each episode is the shortest, and 650 ticks of another run are saved."""
+    robot = load_robot("dyna_maze")
+    learner, plant = TabularDynaQ(robot), make_plant(robot)
+    for move in PATH * 3:  # thrice the right way, and planning does the rest
+        cell = plant.readings()["observation"]["0"]
+        plant.step([float(move)], 1)
+        after = plant.readings()["observation"]["0"]
+        row = torch.tensor([cell, move, after, plant.reward], dtype=torch.float64).view(4, 1, 1)
+        learner.observe(Transitions(row[0], row[1], row[2], row[3], torch.zeros(1).long()))
+        learner.train(None, 1)
+        if plant.ended:
+            plant.reset()
+    learner.adopt()
+    path = tmp_path / "table.safetensors"
+    path.write_bytes(learner.snapshot())
+    settings = tmp_path / "settings.yaml"
+    text = "/**/policy_learner: {ros__parameters: {dyna_q.exploration: 0.0}}"
+    settings.write_text(text, "utf-8")
+    report = tmp_path / "run.json"
+    arguments = ("robot:=dyna_maze", "controller:=policy", "pace:=lockstep", "duration:=6.0")
+    files = (f"policy_file:={path}", f"params_file:={settings}", f"report:={report}")
+    with launch(tmp_path, *arguments, *files) as run:
+        assert run.wait(240.0) == 0, run.output
+    assert json.loads(report.read_text("utf-8"))["episode_steps"] == [14, 14, 14], run.output

@@ -118,7 +118,7 @@ class _Job:
     """
 
     due: _Due
-    model: DynamicsModel
+    model: DynamicsModel | None
     again: bool
     effective_from: int
     next_effective_from: int
@@ -138,8 +138,10 @@ class PolicyLearnerNode(ManagedNode):
         if problem:
             raise ParameterError(f"parameter 'goal': {problem}")
         self._model_kind = values["model"]
-        make_model(self._model_kind, robot)  # what cannot be used is refused now
         self._learner = self._make_learner(values)
+        self._needs_model = self._learner.needs_model
+        if self._needs_model:
+            make_model(self._model_kind, robot)  # what cannot be used is refused now
         self._first_policy = values["first_policy"]
         self._updates_a_step = values["updates"]
         self._first_update, self._update_every = values["first_update"], values["update_every"]
@@ -175,7 +177,8 @@ class PolicyLearnerNode(ManagedNode):
         self._publisher = self.create_publisher(UInt8MultiArray, "policy", LATCHED)
         self._followed = PlannerGoals(self, robot, self._goal, lambda: None)
         self._recording = Recording(self, robot, self._recorder, self._on_state, self._maybe_train)
-        self.create_subscription(UInt8MultiArray, "model", self._on_model, _MODELS)
+        if self._needs_model:
+            self.create_subscription(UInt8MultiArray, "model", self._on_model, _MODELS)
         self.create_service(Trigger, "~/save", self._on_save)
         self.create_service(Trigger, "~/reset", self._on_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -206,7 +209,9 @@ class PolicyLearnerNode(ManagedNode):
         goals.at(stamp, state, 1)
         if not goals.moving:  # a policy for each moment of a trajectory would never be ready
             self._goals_at.append((stamp, list(goals.goal)))
-        ready = self._recording.connected and (self._followed.answered or not self._lockstep)
+        # Without a model there is no planner, whose goals would have to be known.
+        informed = self._followed.answered or not (self._lockstep and self._needs_model)
+        ready = self._recording.connected and informed
         if not self._announced and ready:
             # From here on no step can be lost. A policy that knows nothing says so, too.
             self._announced = True
@@ -228,7 +233,9 @@ class PolicyLearnerNode(ManagedNode):
     def _maybe_train(self) -> None:
         steps = self._recorder.steps
         count = steps - self._last_update
-        if steps < self._first_update or count < self._update_every or self._models.empty:
+        if steps < self._first_update or count < self._update_every:
+            return
+        if self._needs_model and self._models.empty:
             return
         if self._busy.is_set() and not self._lockstep:
             return
@@ -245,10 +252,12 @@ class PolicyLearnerNode(ManagedNode):
         while self._due:
             due = self._due[0]
             model, info = self._models.at(due.stamp), self._models.info
-            if model is None or info is None:
+            if self._needs_model and (model is None or info is None):
                 return
             self._due.popleft()
-            delay, again = round(info.delay * NANOSECONDS), False
+            delay, again = self._recorder.delay, False
+            if info is not None:
+                delay = round(info.delay * NANOSECONDS)
             if delay != self._recorder.delay:
                 self._recorder.delay = delay
                 paired, again = self._recorder.take_again(), True
@@ -307,7 +316,6 @@ class PolicyLearnerNode(ManagedNode):
 
     def _train(self, updates: int) -> None:
         begin = time.perf_counter()
-        assert self._model is not None
         if not self._learner.train(self._model, updates):
             self._owed = 0
             return
@@ -372,7 +380,8 @@ class PolicyLearnerNode(ManagedNode):
         if not learner.goal:
             text = self._failure or "training"
         if not update_ms:
-            text = "waiting for a model" if self._models.empty else "waiting for transitions"
+            absent = self._needs_model and self._models.empty
+            text = "waiting for a model" if absent else "waiting for transitions"
         bad = self._rejected_models or self._recording.rejected
         nothing = float("nan")
         return (

@@ -75,8 +75,10 @@ class RunMonitor(ManagedNode):
         # As the planner has them: both follow the same states.
         self._followed = PlannerGoals(self, robot, goal_values["goal"], self._on_goal)
         self._goals = self._followed.goals
-        self._planner_name = peer_name(self, "mpc_planner")
-        self._learner_name = peer_name(self, "dynamics_learner")
+        names = ("mpc_planner", "dynamics_learner")
+        if robot.discrete:
+            names = ("policy_controller", "policy_learner")
+        self._planner_name, self._learner_name = (peer_name(self, name) for name in names)
         self._planner: dict[str, str] = {}
         self._learner: dict[str, str] = {}
         self._phase = ""
@@ -155,9 +157,10 @@ class RunMonitor(ManagedNode):
             self.get_logger().error(f"the second goal was not set: {response}")
 
     def _tell_progress(self, state: list[float]) -> None:
+        robot = self._robot
         values = "  ".join(
-            f"{name} {state[self._robot.state_names.index(name)]:+.2f}"
-            for name in self._robot.goal_names
+            f"{name} {state[robot.state_names.index(name)]:+.2f}"
+            for name in robot.goal_names or (robot.state_names if robot.discrete else ())
         )
         line = values
         if self._goals.waypoint:
@@ -169,6 +172,9 @@ class RunMonitor(ManagedNode):
             line += f"  model of {self._learner['model_transitions']} transitions,"
             line += f" error {100.0 * error:.1f} %," if math.isfinite(error) else ""
             line += f" plan {float(self._planner.get('plan_ms_median', 'nan')):.0f} ms"
+        if self._robot.reward is not None and self._record.episode_steps:
+            steps = self._record.episode_steps
+            line += f"  {len(steps)} episodes, the last of {steps[-1]} steps"
         line += _LIMITED.get(self._planner.get("limited_by", ""), "")
         self._say(line)
 

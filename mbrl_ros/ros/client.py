@@ -173,14 +173,17 @@ def follow_status(namespace: str = "", once: bool = False) -> None:
     heard = 0.0
     planner: dict[str, str] = {}
     learner: dict[str, str] = {}
+    found = {"mpc_planner": planner, "dynamics_learner": learner}
+    # Of a discrete robot, which has neither.
+    found |= {"policy_controller": planner, "policy_learner": learner}
 
     def on_state(message: JointState) -> None:
         nonlocal state, heard
         state, heard = message, time.monotonic()
 
     def on_diagnostics(message: DiagnosticArray) -> None:
-        planner.update(read_values(message, peer_name(node, "mpc_planner")))
-        learner.update(read_values(message, peer_name(node, "dynamics_learner")))
+        for name, values in found.items():
+            values.update(read_values(message, peer_name(node, name)))
 
     with _node("mbrl_status", namespace) as node:
         node.create_subscription(JointState, "state", on_state, STREAM)
@@ -219,7 +222,7 @@ def _status_line(state: JointState, planner: Mapping[str, str], learner: Mapping
     )
     stamp = to_nanoseconds(state.header.stamp) / NANOSECONDS
     return (
-        f"t {stamp:.1f} s | {values} | goal {planner['goal']}"
+        f"t {stamp:.1f} s | {values} | goal {planner.get('goal', '')}"
         f" | cost {_short(planner, 'stage_cost')}"
         f" | {learner['transitions']} transitions, error {_short(learner, 'one_step_error')}"
         f" | plan {_short(planner, 'plan_ms_median')} ms | {planner['deadline_misses']} misses"
@@ -227,4 +230,4 @@ def _status_line(state: JointState, planner: Mapping[str, str], learner: Mapping
 
 
 def _short(values: Mapping[str, str], key: str) -> str:
-    return f"{float(values[key]):.3g}"
+    return f"{float(values.get(key, 'nan')):.3g}"
