@@ -149,9 +149,10 @@ def stop(
 @app.command()
 def save(
     namespace: Annotated[str, typer.Option(help="Namespace of the running stack.")] = "",
+    policy: Annotated[bool, typer.Option("--policy", help="The policy, not the model.")] = False,
 ) -> None:
-    """Save the model that is in use to a new file, and print its path."""
-    _call("dynamics_learner", "save", namespace)
+    """Save the model, or the policy, that is in use to a new file, and print its path."""
+    _call("policy_learner" if policy else "dynamics_learner", "save", namespace)
 
 
 def _call(node: str, service: str, namespace: str) -> None:

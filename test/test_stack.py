@@ -90,6 +90,41 @@ def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
     assert [first.states[stamp] for stamp in heard] == [second.states[stamp] for stamp in heard]
 
 
+@pytest.mark.parametrize("controller", ["policy", "mpc+policy"])
+def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, controller):
+    """What it does after so few updates is of no use; that it does it in its turn is the point."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "/**/mpc_planner:\n"
+        "  ros__parameters: {samples: 50, horizon: 8}\n"
+        "/**/policy_learner:\n"
+        "  ros__parameters:\n"
+        "    {first_policy: 100, updates: 10, sac.hidden: 16, sac.batch_size: 32,\n"
+        "     sac.rollouts: 9}\n",
+        "utf-8",
+    )
+    report = tmp_path / "run.json"
+    arguments = ("pace:=lockstep", "duration:=3.0", "seed:=1", "second_goal:=[0.6, 0.0]")
+    with launch(
+        tmp_path,
+        *arguments,
+        f"controller:={controller}",
+        f"params_file:={settings}",
+        f"report:={report}",
+    ) as run:
+        assert run.wait(240.0) == 0, run.output
+    summary = json.loads(report.read_text("utf-8"))
+    assert summary["controller"] == controller
+    assert summary["mpc_ticks"] > 0
+    other = {"policy": "guided_ticks", "mpc+policy": "policy_ticks"}[controller]
+    acted = {"policy": "policy_ticks", "mpc+policy": "guided_ticks"}[controller]
+    assert summary[acted] > 0
+    assert summary[other] == 0
+    assert summary["policy_generation"] > 0
+    # The second goal comes at 2.25 s, too late for a policy of its own.
+    assert "the policy is for goal [0, 0], not [0.6, 0]: planning without it" in run.output
+
+
 def test_a_changed_world_is_noticed_and_lived_with(tmp_path):
     """The cart-pole is up from 4.15 s on; at 6 s its motor loses half of what it does."""
     change = tmp_path / "change.yaml"

@@ -497,12 +497,18 @@ class MpcPlanner(ManagedNode):
         goal_now, last_goal = (goal, goal) if goal.ndim == 1 else (goal[0], goal[-1])
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
+        if self._stops is not None:
+            self._stops.observe(stamp, state)
         if self._controller == "policy":
-            policy = self._policies.at(stamp, [goal_now.tolist()])
+            policy = self._policy_for(stamp, goal_now)
+            reaction = None
             if policy is not None:
-                action = self._react(policy, stamp, present, model)
-                self._stage_cost = self._cost_now(present, action, goal_now)
-                return action.tolist(), None
+                reaction = self._react(
+                    policy, stamp, self._problem(stamp, present, goal, model), model
+                )
+            if reaction is not None:
+                self._stage_cost = self._cost_now(present, reaction, goal_now)
+                return reaction.tolist(), None
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
@@ -511,21 +517,12 @@ class MpcPlanner(ManagedNode):
             return action.tolist(), None
         self._acting = "mpc"
         if self._controller == "mpc+policy":
-            self._guide_by(self._policies.at(stamp, [goal_now.tolist(), last_goal.tolist()]))
-        start, before, fraction = self._delay.start_of_plan(stamp, present, model)
-        problem = Problem(
-            state=start,
-            goal=goal,
-            previous_action=before,
-            delay_fraction=fraction,
-            seed=self._seed * 1_000_003 + self._ticks,
-            time_budget=self._time_budget,
-        )
+            self._guide_by(self._policy_for(stamp, goal_now, last_goal))
+        problem = self._problem(stamp, present, goal, model)
         solved: Problem | None = problem
         try:
             self._plan = self._planner.plan(problem, model, self._plan)
             if self._stops is not None:
-                self._stops.observe(stamp, state)
                 self._plan = self._stops.heed(
                     model, problem, self._plan, stamp, self._delay.whole_periods
                 )
@@ -548,17 +545,48 @@ class MpcPlanner(ManagedNode):
         self._stage_cost = self._cost_now(present, action, goal_now)
         return [float(value) for value in action], solved
 
-    def _react(self, policy: Policy, stamp: int, present: Tensor, model: DynamicsModel) -> Tensor:
-        """Return the action (A,) that a policy chooses for when it takes effect."""
+    def _policy_for(self, stamp: int, *goals: Tensor) -> Policy | None:
+        """Return the policy in use if it is for all of goals (G,); say when it no longer is."""
+        outdated = self._policies.outdated
+        policy = self._policies.at(stamp, [goal.tolist() for goal in goals])
+        if self._policies.outdated and not outdated:
+            self.get_logger().warning(f"{self._policies.absence}: planning without it")
+        return policy
+
+    def _problem(self, stamp: int, present: Tensor, goal: Tensor, model: DynamicsModel) -> Problem:
+        """Return what is to be solved where the robot will be when the action takes effect."""
+        start, before, fraction = self._delay.start_of_plan(stamp, present, model)
+        return Problem(
+            state=start,
+            goal=goal,
+            previous_action=before,
+            delay_fraction=fraction,
+            seed=self._seed * 1_000_003 + self._ticks,
+            time_budget=self._time_budget,
+        )
+
+    def _react(
+        self, policy: Policy, stamp: int, problem: Problem, model: DynamicsModel
+    ) -> Tensor | None:
+        """Return the action (A,) that a policy chooses for when it takes effect.
+
+        None if that is not finite, as it may be far from all that the policy was trained in.
+        """
+        action = policy.act(problem.state[None])[0]
+        if not action.isfinite().all():
+            self.get_logger().error(
+                f"the policy's action in {problem.state.tolist()} is not finite: planning",
+                throttle_duration_sec=1.0,
+            )
+            return None
         if self._acting != "policy":
             # What was said of plans does not hold for it.
             self._acting, self._plan = "policy", None
             self._limits = Limits(self._robot, self._planner.horizon)
             self._left_to_guard = False
-        start = present
-        if model.transitions:
-            start, _, _ = self._delay.start_of_plan(stamp, present, model)
-        return policy.act(start[None])[0]
+        if self._stops is not None:
+            action = self._stops.nearest(model, problem, action, stamp, self._delay.whole_periods)
+        return action
 
     def _guide_by(self, policy: Policy | None) -> None:
         """Let a policy for the goal of this tick help to plan, or none."""
