@@ -183,6 +183,7 @@ def test_training_for_a_goal_repeats_by_seed(point):
 
 def test_training_waits_for_steps_and_for_a_model(point):
     learner, model = ImaginedSAC(point, **SMALL), Push()
+    learner.pursue([0.3])
     assert not learner.train(model, 10)
     learner.observe(pushes(5))
     model.transitions = 0

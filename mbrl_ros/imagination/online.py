@@ -222,7 +222,8 @@ class ImaginedSAC(PolicyLearner):
             return
         self.goal, self.trained = list(goal), 0
         self._judge_again()
-        self._dreams.reward_again(self._reward)
+        if len(self._dreams):
+            self._dreams.reward_again(self._reward)
 
     def train(self, model: DynamicsModel | None, updates: int) -> bool:
         """Update the policy so many times; return False if there is nothing to learn from yet."""
