@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Braking before end stops, on a cart whose model may be wrong."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.dynamics.model import DynamicsModel
+from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 from mbrl_ros.planning.planner import Plan, Problem
 from mbrl_ros.planning.stops import EndStops
 
@@ -119,6 +120,56 @@ def test_a_robot_without_limits_or_without_velocities_is_left_alone(cartpole):
     assert cartpole.rate_of(0) == 1
     assert cartpole.rate_of(2) == 3
     assert cartpole.rate_of(1) is None
+
+
+class Rested(Cart):
+    """The same from transitions; where there are none, a force does the opposite."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.data = data
+
+    def remembered(self):
+        return self.data
+
+    def outputs(self, states, actions):
+        return super().outputs(states, -actions)
+
+
+def driven(count, force=lambda number: 3.0 * math.sin(number)):
+    """Return transitions of the cart."""
+    state, rows = torch.zeros(1, 4).double(), []
+    for number in range(count):
+        action = torch.tensor([[force(number)]]).double()
+        after = state + Cart().outputs(state, action)[0]
+        rows.append((state, action, after))
+        state = after
+    return Transitions(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+
+def test_data_tell_better_than_the_model_what_actions_do(cartpole):
+    assert heeded(cartpole, 1.5, 3.0, FULL, Rested(driven(40))) == -FULL
+    # Too few, or always the same: nobody knows, so nobody interferes.
+    assert heeded(cartpole, 1.5, 3.0, FULL, Rested(driven(5))) == FULL
+    assert heeded(cartpole, 1.5, 3.0, FULL, Rested(driven(40, lambda number: 0.0))) == FULL
+
+
+def test_a_robot_that_rests_at_its_stop_is_pushed_about_until_it_leaves(cartpole):
+    stops, wished = EndStops(cartpole), torch.tensor([-3.0])
+    model = Rested(Transitions.empty(Cart().features))  # believes that +force brakes
+    state, sent = [RAIL, 0.0, 0.0, 0.0], []
+    stuck = Problem(torch.tensor(state), torch.zeros(2), torch.zeros(1))
+    for tick in range(100):
+        stops.observe(tick, state)
+        sent.append(float(stops.nearest(model, stuck, wished, tick, ahead=0)))
+    assert set(sent[20:]) == {-FULL, FULL}
+    idle = EndStops(cartpole)
+    for tick in range(100):
+        idle.observe(tick, state, driven=False)
+    assert abs(float(idle.nearest(model, stuck, wished, 100, ahead=0))) < FULL
+    stops.observe(100, [1.7, -0.5, 0.0, 0.0])
+    free = replace(stuck, state=torch.tensor([1.7, -0.5, 0.0, 0.0]))
+    assert float(stops.nearest(model, free, wished, 100, ahead=0)) == -3.0
 
 
 def test_a_plan_that_was_changed_predicts_what_it_now_does(cartpole):

@@ -55,6 +55,7 @@ from mbrl_ros.planning.stops import EndStops
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, Exploration, RobotSpec
 from mbrl_ros.ros.conversions import (
+    UNSTEERED,
     named_values,
     read_named_values,
     to_nanoseconds,
@@ -242,6 +243,7 @@ class MpcPlanner(ManagedNode):
         self._answered = -1  # stamp of the last state that an action was sent for
         self._last_action = JointState()
         self._awaiting_applied = False
+        self._driven = False  # whether the guard has sent the last action
         self._delay = DelayCompensation(
             robot.period, robot.safe_action, values["delay_compensation"]
         )
@@ -452,7 +454,7 @@ class MpcPlanner(ManagedNode):
         self._plan_ms.append(1e3 * seconds)
         missed = self._count(stamp)
         self._delay.answered(stamp, action)
-        self._awaiting_applied = True
+        self._awaiting_applied, self._driven = True, False
         self._publish_plan(stamp)
         self._limits.arrived(stamp, state, self._stage_cost)
         self._ticks_by[self._acting] += 1
@@ -498,7 +500,7 @@ class MpcPlanner(ManagedNode):
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
         if self._stops is not None:
-            self._stops.observe(stamp, state)
+            self._stops.observe(stamp, state, self._driven)
         if self._controller == "policy":
             policy = self._policy_for(stamp, goal_now)
             reaction = None
@@ -638,6 +640,7 @@ class MpcPlanner(ManagedNode):
     def _on_applied(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         self._moved_since += 1
+        self._driven = message.header.frame_id != UNSTEERED
         if not self._lockstep:  # there, when this arrives depends on the machine
             with contextlib.suppress(ValueError):
                 applied = read_named_values(message, self._robot.action_names)

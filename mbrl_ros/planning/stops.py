@@ -27,19 +27,30 @@ _LATE = 0.5
 _BACK = 0.2
 # Steps between the wished action and full braking, among which the least change is chosen.
 _STEPS = 20
-# Share of the newest tick in what is known of the actions' effect, and of errors.
+# Share of the newest tick in the mean of late errors, and in the actions' effect where no data
+# tell of it.
 _NEW = 0.2
+# The newest transitions that tell of the actions' effect, rows per unknown that are enough, and
+# standard errors from which on an effect is certain.
+_TELLING, _ENOUGH, _CERTAIN = 1000, 2, 3.0
+# Seconds after which a robot that rests at its stop, nearer than such a share of what is kept
+# free, is pushed about, each time for as long.
+_STUCK, _AT_STOP = 0.5, 0.25
 _WAITING = 20  # predictions that wait for their state
 
 
 @dataclass(frozen=True)
 class _Stop:
-    """One end: where side x state[dimension] may go, and which dimension is its rate."""
+    """One end: where side x state[dimension] may go, and how much before the stop that is.
+
+    rate: which dimension is its velocity.
+    """
 
     dimension: int
     rate: int
     side: float
     at: float
+    margin: float
 
 
 class EndStops:
@@ -54,7 +65,8 @@ class EndStops:
     barrier function (Agrawal and Sreenath, RSS 2017).
 
     It minds the state dimensions that have `limits` and whose velocity is a state dimension too:
-    of the same joint, or `derivative_of`. `braked` counts the actions that were changed.
+    of the same joint, or `derivative_of`. A robot that rests at a stop all the same is pushed
+    about until it leaves it. `braked` counts the actions that were changed.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -70,19 +82,30 @@ class EndStops:
             if dimension.limits is not None and rate is not None:
                 lower, upper = dimension.limits
                 margin = _MARGIN * (upper - lower)
-                self._stops.append(_Stop(index, rate, 1.0, upper - margin))
-                self._stops.append(_Stop(index, rate, -1.0, -lower - margin))
+                self._stops.append(_Stop(index, rate, 1.0, upper - margin, margin))
+                self._stops.append(_Stop(index, rate, -1.0, -lower - margin, margin))
         self._gain: Tensor | None = None  # (A, D)
+        self._known: DynamicsModel | None = None  # whose data have been looked at
+        self._told: Tensor | None = None  # what they say, (A, D)
+        self._patience = max(round(_STUCK / robot.period), 1)
+        self._stuck = 0  # ticks at a stop
+        self._generator = torch.Generator().manual_seed(0)
+        self._push = self._safe
         self._expected: deque[tuple[int, Tensor]] = deque(maxlen=_WAITING)  # by stamp
         self._error = torch.zeros(len(robot.state))  # mean of late, found less predicted
         self.braked = 0
 
-    def observe(self, stamp: int, state: Sequence[float]) -> None:
-        """Take the state (D,) of a tick, in nanoseconds, to see what predictions were worth."""
+    def observe(self, stamp: int, state: Sequence[float], driven: bool = True) -> None:
+        """Take the state (D,) of a tick, in nanoseconds, to see what predictions were worth.
+
+        driven: whether the last action was sent to the robot.
+        """
         while self._expected and self._expected[0][0] <= stamp:
             due, expected = self._expected.popleft()
             if due == stamp:
                 self._error = torch.lerp(self._error, torch.tensor(state) - expected, _NEW)
+        gaps = [(s.at + s.margin - s.side * state[s.dimension]) / s.margin for s in self._stops]
+        self._stuck = self._stuck + 1 if driven and gaps and min(gaps) < _AT_STOP else 0
 
     def heed(
         self, model: DynamicsModel, problem: Problem, plan: Plan, stamp: int, ahead: int
@@ -106,7 +129,8 @@ class EndStops:
     ) -> Tensor:
         """Return the action (A,) nearest to the given one after which there is room to brake.
 
-        Where none will do: full braking. Of a model that knows nothing yet: the same.
+        Where none will do: full braking. The same where nothing is known of what actions do. Of a
+        robot that rests at a stop: either bound of each, by chance.
         """
         if not self._stops or not model.transitions:
             return action
@@ -120,6 +144,13 @@ class EndStops:
                 # for all of them.
                 chosen = tried[int(enough.int().argmax()) if enough.any() else _STEPS]
                 break
+        if self._stuck >= self._patience:
+            self.braked += chosen is action
+            # Nothing is learned at a stop, so what has led there would keep it there for ever.
+            if self._stuck % self._patience == 0:
+                ends = torch.rand(len(action), generator=self._generator) < 0.5
+                self._push = torch.where(ends, self._lower, self._upper)
+            chosen = self._push
         moved = (1.0 - problem.delay_fraction) * ((chosen - action) @ gain)
         due = stamp + (ahead + 1) * self._period_nanoseconds
         self._expected.append((due, mean + moved))
@@ -139,7 +170,8 @@ class EndStops:
         start, side = problem.state, stop.side
         outward = side * gain[:, stop.rate]
         brake = torch.where(outward > 0.0, self._lower, self._upper)
-        power = float((outward * (self._safe - brake)).sum()) / self._period
+        brake = torch.where(outward == 0.0, action, brake)
+        power = float((outward * (self._safe - brake)).sum()) / self._period  # 0: unknown
         tried = torch.lerp(action, brake, torch.linspace(0.0, 1.0, _STEPS + 1)[:, None])
         faster = math.sqrt(float(variance[stop.rate]) * (ahead + 1))
         faster += max(side * float(self._error[stop.rate]), 0.0)
@@ -152,16 +184,15 @@ class EndStops:
         braking = after.square() / max(2.0 * _COUNTED_ON * power, 1e-9)
         # Of a robot that is too near already: the way back that it makes in good time.
         way = torch.where(after > 0.0, _LATE * self._period * after + braking, _BACK * after)
-        return tried, reached + way <= stop.at
+        return tried, (reached + way <= stop.at) | (power == 0.0)
 
     def _one_step(
         self, model: DynamicsModel, problem: Problem, action: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and variance (D,) of the state after the action, and the gain (A, D).
 
-        The gain is the change of each state dimension in a period by a unit of each action, on
-        the way from one of its bounds to the other, averaged over the last ticks: what a motor
-        does changes more slowly than what a young model thinks of it.
+        The gain is the change of each state dimension in a period by a unit of each action. The
+        data behind a model tell it better than a young model does where it has seen nothing yet.
         """
         size = len(action)
         low, high = self._safe.repeat(size, 1), self._safe.repeat(size, 1)
@@ -170,6 +201,34 @@ class EndStops:
         before = problem.previous_action.expand(1, -1)
         actions = torch.cat([torch.lerp(action[None], before, problem.delay_fraction), low, high])
         mean, variance = model.predict(problem.state.expand(len(actions), -1), actions)
+        if model is not self._known:
+            self._known, self._told = model, _gain(model)
+        if self._told is not None:
+            return mean[0], variance[0], self._told
         gain = (mean[1 + size :] - mean[1 : 1 + size]) / (self._upper - self._lower)[:, None]
         self._gain = gain if self._gain is None else torch.lerp(self._gain, gain, _NEW)
         return mean[0], variance[0], self._gain
+
+
+def _gain(model: DynamicsModel) -> Tensor | None:
+    """Return what a unit of each action changes, (A, D), by a linear regression on its data.
+
+    0 where that is not certain; None for a kind of model that does not tell its data.
+    """
+    data = model.remembered()
+    if len(data) == 0:
+        return None
+    data, features = data[-_TELLING:], model.features
+    size = features.action_dimensions
+    inputs = features.inputs(data.states, data.actions).double()
+    design = torch.cat([torch.ones(len(data), 1).double(), inputs], 1)
+    changes = features.deltas(data.states, data.next_states).double()
+    free = len(data) - design.shape[1]
+    if free < (_ENOUGH - 1) * design.shape[1]:
+        return torch.zeros(size, changes.shape[1])
+    inverse = torch.linalg.pinv(design.T @ design, hermitian=True)
+    found = inverse @ design.T @ changes
+    left = (changes - design @ found).square().sum(0) / free
+    error = (inverse.diagonal()[-size:, None] * left).sqrt()
+    gain = found[-size:]
+    return torch.where(gain.abs() > _CERTAIN * error, gain, 0.0).float()
