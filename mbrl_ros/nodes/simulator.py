@@ -166,7 +166,10 @@ class Simulator(ManagedNode):
                 )
             self._origin = 0.0  # wall time at which the robot time was zero
             self._next_sensor = self._sensor_steps * self._step
-            self.create_timer(sensor_period / self._factor, self._on_timer, clock=steady)
+            # More often than a plant of long steps measures: what it did must not be told so late
+            # that the answer comes in the next step.
+            look = 1.0 / float(values["sensor_rate"])
+            self.create_timer(look / self._factor, self._on_timer, clock=steady)
         self._diagnostics = Diagnostics(self, self._robot.name, self._report)
         self.get_logger().info(
             f"simulating {self._robot.name} at pace {values['pace']}; "
