@@ -451,3 +451,24 @@ def test_training_ends_when_there_is_nothing_to_gain(features):
     while model.improve():
         slices += 1
     assert 1 < slices <= 10
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_scales_of_large_motions_are_not_lost_while_the_robot_hardly_moves(seed):
+    generator = torch.Generator().manual_seed(0)
+
+    def steps(count, size):
+        states, actions = (
+            size * torch.randn(count, 1, generator=generator, dtype=torch.float64)
+            for _ in range(2)
+        )
+        following = states + 0.1 * torch.sin(3.0 * states) + 0.05 * actions
+        return Transitions(states, actions, following)
+
+    gp = GaussianProcess(FeatureMap([False], 1), max_points=50, fit_points=20, seed=seed)
+    gp.update(steps(20, 1.0))
+    large = steps(200, 1.0)
+    for _ in range(25):
+        gp.update(steps(5, 0.02))
+        gp.improve()
+    assert one_step_error(gp, large) < 0.3

@@ -78,8 +78,8 @@ class KernelModel(DynamicsModel):
     """K independent Gaussian processes over the same inputs.
 
     max_points: how many points predictions rest on. memory: how many transitions are
-    remembered. fit_points, fit_steps: size of the random subset and number of Adam steps that
-    one `improve` spends on the hyper-parameters. seed: of that subset.
+    remembered. fit_points, fit_steps: size of the subset, half of it random, and number of Adam
+    steps that one `improve` spends on the hyper-parameters. seed: of that subset.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class KernelModel(DynamicsModel):
         inputs, targets = self._normalised(data)
         moved = 0.0
         if steps:
-            subset = torch.randperm(len(inputs), generator=self._generator)[: self.fit_points]
+            subset = self._subset(inputs)
             fitted = self._hyperparameters.fitted(inputs[subset], targets[subset], steps)
             moved = self._hyperparameters.distance(fitted)
             self._hyperparameters = fitted
@@ -200,6 +200,21 @@ class KernelModel(DynamicsModel):
             self._memory[newest], inputs[newest], targets[newest], chosen - newest.start
         )
         return moved
+
+    def _subset(self, inputs: Tensor) -> Tensor:
+        """Choose which of inputs (N, F) hyper-parameters are fitted to, `fit_points` at most.
+
+        One half is spread over all of them, because by chance alone nearly all would be of what
+        the robot does most, and scales found while it hardly moves do not fit larger motions.
+        """
+        count = len(inputs)
+        if count <= self.fit_points:
+            return torch.arange(count)
+        spread = _spread(inputs, self.fit_points // 2)
+        others = torch.ones(count, dtype=torch.bool)
+        others[spread] = False
+        shuffled = torch.randperm(count, generator=self._generator)
+        return torch.cat([spread, shuffled[others[shuffled]]])[: self.fit_points]
 
     def _calibrate(
         self, data: Transitions, inputs: Tensor, targets: Tensor, chosen: Tensor
@@ -551,6 +566,21 @@ class KernelModel(DynamicsModel):
         self._noise_factor, self._persistence = own["noise_factor"], own["noise_persistence"]
         self._fitted = len(self._inputs) > 0
         self._fast, self._inverses = {}, None
+
+
+def _spread(inputs: Tensor, count: int) -> Tensor:
+    """Choose `count` of inputs (N, F): the mean's nearest, then ever the farthest from the chosen.
+
+    Gonzalez, "Clustering to minimize the maximum intercluster distance" (1985).
+    """
+    chosen = torch.zeros(count, dtype=torch.long)
+    chosen[0] = (inputs - inputs.mean(0)).square().sum(1).argmin()
+    distance = torch.full((len(inputs),), math.inf, dtype=inputs.dtype)
+    for i in range(1, count):
+        newest = (inputs - inputs[chosen[i - 1]]).square().sum(1)
+        distance = torch.minimum(distance, newest)
+        chosen[i] = distance.argmax()
+    return chosen
 
 
 class _FastKernel:
