@@ -188,6 +188,8 @@ def run_on_hardware(
         "seconds": seconds,
         "max_abs_position": found["max_abs_position"],
         "rail_hits": found["hits"],
+        "hardest_hit": found["hardest_hit"],
+        "braked_actions": int(listener.planner.get("braked_actions", "0")),
         "limps": found["limps"],
         "deadline_misses": summary["deadline_misses"],
         "ticks": summary["ticks"],
