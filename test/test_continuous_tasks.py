@@ -73,6 +73,29 @@ def test_a_planner_is_judged_apart_from_what_it_learns():
     assert rows(every=100)[-1] == found[-1]  # a look at it changes nothing
 
 
+def test_a_planner_learns_a_policy_that_guides_it_from_then_on():
+    def rows(**settings):
+        robot = SwingUp().robot
+        policy = {"updates": 1, "rollouts": 8, "horizon": 2}
+        agent = planner(
+            SWING_UP,
+            lambda: robot,
+            most=90,
+            horizon=3,
+            samples=10,
+            episodes=1,
+            every=30,
+            policy=policy,
+            reward_scale=0.1,
+            **settings,
+        )
+        return list(agent(10_000, 0))
+
+    found = rows(trusted=60)
+    assert [step for step, _ in found] == [30, 60, 90]
+    assert found == rows(trusted=60)
+
+
 def test_the_swing_up_is_judged_by_the_time_that_the_pole_is_up():
     judge = UpTime()
     judge.reset(seed=0)

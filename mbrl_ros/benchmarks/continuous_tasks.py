@@ -26,6 +26,7 @@ from mbrl_ros.imagination.episodes import evaluate as evaluate_episodes
 from mbrl_ros.imagination.mbpo import MBPO, evaluate, interact
 from mbrl_ros.imagination.memory import Reward
 from mbrl_ros.kinds import MODELS
+from mbrl_ros.planning.guide import PolicyGuide
 from mbrl_ros.planning.objective import Objective, Steps
 from mbrl_ros.planning.planner import Plan, Problem, make_planner
 from mbrl_ros.robots.spec import RobotSpec, load_robot
@@ -45,6 +46,7 @@ class SwingUp:
     """
 
     rate = 10.0  # Hz
+    reward_scale = 0.1  # reward a unit of stage cost
     steps = 50
 
     def __init__(self) -> None:
@@ -79,7 +81,7 @@ class SwingUp:
         """Return the reward (N,) of steps."""
         goal = self._goal.to(states)
         cost = self._objective.stage_cost(Steps(states, actions, next_states, actions, goal))
-        return -0.1 * cost.clamp_max(_MOST_COST)
+        return -self.reward_scale * cost.clamp_max(_MOST_COST)
 
 
 class UpTime(SwingUp):
@@ -171,8 +173,7 @@ def new_agent(
         known,
         sac=setup.sac,
         seed=seed,
-        warmup=setup.warmup,
-        **settings,
+        **({"warmup": setup.warmup} | settings),
     )
 
 
@@ -187,6 +188,9 @@ def planner(
     interval: int = 25,
     slices: int = 2,
     every: int = 50,
+    policy: Mapping[str, Any] | None = None,
+    trusted: int = 0,
+    reward_scale: float = 1.0,
 ) -> Agent:
     """Return an agent that plans every action through a GP which it learns meanwhile.
 
@@ -195,12 +199,19 @@ def planner(
     learned. most: steps after which it ends in any case. horizon, samples: of MPPI. episodes: of
     an evaluation, fewer than of a policy, as it takes longer. random: first steps, with random
     actions. interval: steps between two lessons of the GP, of so many slices of training. every:
-    steps between two evaluations.
+    steps between two evaluations. policy: settings of an MBPO agent whose policy learns from what
+    the GP imagines, and guides the plans after so many steps (`trusted`); None: no policy.
+    reward_scale: of its rewards, see PolicyGuide.
     """
 
     def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
         environment, judge, spec = setup.make(), setup.judged(), robot()
-        model = make_model("gp", spec, seed)
+        helper, model = None, make_model("gp", spec, seed)
+        if policy is not None:
+            lessons = {"warmup": random, "model_interval": interval, "slices": slices}
+            helper = new_agent(setup, "gp", environment, seed, **lessons, **policy)
+            assert helper.model is not None
+            model = helper.model
         mppi = make_planner("mppi", spec, horizon=horizon, samples=samples)
         generator = torch.Generator().manual_seed(seed)
         goal, safe = torch.tensor(spec.goal_default), torch.tensor(spec.safe_action)
@@ -228,6 +239,8 @@ def planner(
         seeds = itertools.count(seed * 10**6)
         state, _ = environment.reset(seed=seed)
         act = thinker(seeds)
+        if helper is not None:
+            helper.begin(state)
         new = Transitions.empty(model.features)
         for step in range(1, min(steps, most) + 1):
             if step <= random:
@@ -236,19 +249,28 @@ def planner(
             else:
                 action = act(state)
             after, reward, terminated, truncated, _ = environment.step(action)
-            columns = (state, action, after, [reward] * model.features.rewards)
-            rows = (torch.tensor(np.array(c, float)[None]) for c in columns)
-            new, state = new + Transitions(*rows), after
-            if step % interval == 0:
-                model.update(new)
-                new = Transitions.empty(model.features)
-                for _ in range(slices):
-                    model.improve()
+            if helper is not None:
+                helper.observe(state, action, reward, after, terminated)
+                helper.learn()
+                if step == trusted:
+                    mppi.guide = PolicyGuide(helper.policy, reward_scale)
+            else:
+                columns = (state, action, after, [reward] * model.features.rewards)
+                rows = (torch.tensor(np.array(c, float)[None]) for c in columns)
+                new = new + Transitions(*rows)
+                if step % interval == 0:
+                    model.update(new)
+                    new = Transitions.empty(model.features)
+                    for _ in range(slices):
+                        model.improve()
+            state = after
             if step % every == 0:
                 yield step, value()
             if terminated or truncated:
                 act = thinker(seeds)
                 state, _ = environment.reset()
+                if helper is not None:
+                    helper.begin(state)
 
     return learn
 
@@ -280,6 +302,7 @@ HALF_CHEETAH = Setup(
 )
 # A GP of these small robots is good for long rollouts; see docs/imagination.md.
 IMAGINED = {"updates": 20, "horizon": 15, "rollouts": 200, "slices": 3}
+IMAGINED_MEANWHILE = {"updates": 40, "horizon": 15, "rollouts": 200}  # while a planner acts
 
 TASKS = (
     Task(
@@ -318,6 +341,19 @@ TASKS = (
                 horizon=15,
                 samples=200,
                 episodes=3,
+            ),
+            # About half of the horizon and half of the candidates: a policy sees the rest.
+            "mpc+policy": planner(
+                SWING_UP,
+                lambda: SwingUp().robot,
+                most=500,
+                horizon=8,
+                samples=100,
+                episodes=2,
+                every=100,
+                policy=IMAGINED_MEANWHILE,
+                trusted=50,
+                reward_scale=SwingUp.reward_scale,
             ),
         },
         target=2.0,

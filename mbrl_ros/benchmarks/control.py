@@ -31,6 +31,7 @@ from mbrl_ros.benchmarks.plants import TrueDynamics
 from mbrl_ros.benchmarks.timing import one_thread
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
 from mbrl_ros.kinds import PLANNERS
+from mbrl_ros.planning.objective import Objective
 from mbrl_ros.planning.planner import Plan, Planner, PlanningError, Problem, make_planner
 from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.robots.spec import RobotSpec
@@ -132,7 +133,7 @@ def run(
         robot = task.robot()
         try:
             true = task.true(robot)
-            learned = _learn(task, _log(task, robot, effort, seed, logs), effort, seed, say)
+            learned = learn(task, _log(task, robot, effort, seed, logs), effort, seed, say)
         except MissingPackage as error:
             say(f"{task.name}: left out: {error}")
             continue
@@ -153,9 +154,10 @@ def _log(task: ControlTask, robot: RobotSpec, effort: Effort, seed: int, logs: P
     return log.first(task.log.quick_training, task.log.quick_test)
 
 
-def _learn(
+def learn(
     task: ControlTask, log: Log, effort: Effort, seed: int, say: Callable[[str], None]
 ) -> DynamicsModel:
+    """Return a model of the task's kind that has learned from the log."""
     model, begin = make_model(task.learned, log.robot, seed), time.perf_counter()
     model.update(transitions(log.training))
     for _ in range(effort.slices):
@@ -259,7 +261,8 @@ def run_episode(
         states.append(state)
         actions.append(action)
     taken, seen = torch.stack(actions).double(), torch.stack(states)
-    cost = planner.objective.cost(seen[:, None], taken[:, None], goal.double(), first)
+    # The robot's own cost, whatever a planner at hand expects beyond the end.
+    cost = Objective(robot).cost(seen[:, None], taken[:, None], goal.double(), first)
     return Episode(seen, taken, float(cost), tuple(plan_ms), tuple(samples) or (0,))
 
 
