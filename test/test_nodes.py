@@ -702,6 +702,8 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
         ("mpc_planner", ["goal:=[one, two]"], "parameter 'goal'"),
         ("mpc_planner", ["model:=mlp", "exploration_weight:=1.0"], "exploration: model 'mlp' "),
         ("mpc_planner", ["controller:=magic"], "is 'magic', expected one of mpc, policy, mpc+pol"),
+        ("policy_controller", ["robot:=cartpole"], "'cartpole' has continuous actions"),
+        ("mpc_planner", ["robot:=dyna_maze"], "'dyna_maze' has discrete actions"),
         ("policy_learner", ["policy:=magic"], "unknown policy 'magic'; expected one of"),
         ("policy_learner", ["sac.hidden:=0"], "parameter 'sac.hidden'"),
         ("policy_learner", ["goal:=[9.0, 0.0]"], "goal cart_position = 9.0 is outside"),

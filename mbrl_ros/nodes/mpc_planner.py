@@ -201,6 +201,11 @@ class MpcPlanner(ManagedNode):
             values["exploration_weight"],
             values["exploration_half_life"],
         )
+        if robot.discrete:
+            raise ParameterError(
+                f"parameter 'robot': '{robot.name}' has discrete actions, which nobody plans; "
+                "policy_controller acts for it"
+            )
         self._robot = robot
         self._period = robot.period_nanoseconds
         self._lockstep, self._seed = values["lockstep"], values["seed"]
