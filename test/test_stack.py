@@ -236,11 +236,13 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             assert reason in refused.stderr
         assert mbrl("param", "set", *here, "simulator", "motor_gain", "-0.5").returncode == 0
         assert mbrl("param", "get", *here, "simulator", "motor_gain").stdout == "-0.5\n"
+        assert mbrl("param", "set", *here, "simulator", "motor_gain", "1").returncode == 0
         for words, reason in (
             (
                 ["set", *here, "simulator", "motor_gain", "fast"],
-                "simulator: motor_gain = fast is refused",
+                "simulator: motor_gain = fast is refused: it is a word, expected a number such as",
             ),
+            (["set", *here, "simulator", "colour", "1.0"], "simulator has no parameter 'colour'"),
             (["get", *here, "simulator", "colour"], "simulator has no parameter 'colour'"),
         ):
             refused = mbrl("param", *words)
@@ -251,6 +253,8 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
         assert "goal 0.5, 0" in status.stdout
         for words in ("cart_position", "cost", "transitions, error", "plan", "misses"):
             assert words in status.stdout
+        # Was an empty list, which has no type: the planner says what it is to be.
+        assert mbrl("param", "set", *here, "mpc_planner", "waypoints", "[1, 0]").returncode == 0
         assert run.running
         run.signal(signal.SIGINT)
         assert run.wait(30.0) == 0

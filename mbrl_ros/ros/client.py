@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.msg import ParameterType, ParameterValue
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.parameter import Parameter, get_parameter_value, parameter_value_to_python
@@ -30,6 +30,7 @@ from std_srvs.srv import Trigger
 from mbrl_ros.robots.spec import NANOSECONDS
 from mbrl_ros.ros.conversions import to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
+from mbrl_ros.ros.parameters import as_float
 from mbrl_ros.ros.peers import peer_name
 from mbrl_ros.ros.qos import STREAM
 
@@ -37,6 +38,16 @@ _PATIENCE = 10.0  # seconds for a node to be found and to answer
 _RETRY = 0.2  # seconds between two attempts to arm
 _GONE = 15.0  # seconds without a state after which a status has nothing more to follow
 _SILENCE = 2.0  # seconds without a state after which a line says so
+_TYPES = {
+    ParameterType.PARAMETER_BOOL: "a truth value",
+    ParameterType.PARAMETER_INTEGER: "a whole number",
+    ParameterType.PARAMETER_DOUBLE: "a number",
+    ParameterType.PARAMETER_STRING: "a word",
+    ParameterType.PARAMETER_BOOL_ARRAY: "a list of truth values",
+    ParameterType.PARAMETER_INTEGER_ARRAY: "a list of whole numbers",
+    ParameterType.PARAMETER_DOUBLE_ARRAY: "a list of numbers",
+    ParameterType.PARAMETER_STRING_ARRAY: "a list of words",
+}
 _IS_IT_RUNNING = "is the stack running, in this ROS_DOMAIN_ID and namespace?"
 
 
@@ -139,14 +150,25 @@ def set_goal(changes: Mapping[str, float], namespace: str = "") -> dict[str, flo
 def set_parameter(node_name: str, name: str, text: str, namespace: str = "") -> None:
     """Set a parameter of a running node; its value is written as YAML, as for ros2 param.
 
-    Raises CommandError when no such node is found or it refuses.
+    A whole number will do where a float is expected. Raises CommandError when no such node or
+    parameter is found, the value is of another type, or the node refuses it.
     """
     with _node("mbrl_param", namespace) as node:
         client = AsyncParameterClient(node, node_name)
-        if not client.wait_for_services(timeout_sec=_PATIENCE):
-            raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
-        message = ParameterMessage(name=name, value=get_parameter_value(text))
-        result = _answer(node, client.set_parameters([message])).results[0]
+        present = _present(node, client, node_name, name)
+        given = Parameter.from_parameter_msg(
+            ParameterMessage(name=name, value=get_parameter_value(text))
+        )
+        if present.type in (ParameterType.PARAMETER_DOUBLE, ParameterType.PARAMETER_DOUBLE_ARRAY):
+            given = as_float(given)
+        # An empty list has no type of its own: its node checks what it is set to.
+        if given.type_.value != present.type and _plain(present) != "[]":
+            known, found = (_TYPES.get(type_, "") for type_ in (present.type, given.type_.value))
+            raise CommandError(
+                f"{node_name}: {name} = {text} is refused: it is {found}, expected {known} "
+                f"such as {_plain(present)}"
+            )
+        result = _answer(node, client.set_parameters([given.to_parameter_msg()])).results[0]
         if not result.successful:
             raise CommandError(f"{node_name}: {name} = {text} is refused: {result.reason}")
 
@@ -155,13 +177,25 @@ def get_parameter(node_name: str, name: str, namespace: str = "") -> str:
     """Return a parameter of a running node, as text; raises CommandError if there is none."""
     with _node("mbrl_param", namespace) as node:
         client = AsyncParameterClient(node, node_name)
-        if not client.wait_for_services(timeout_sec=_PATIENCE):
-            raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
-        found = _answer(node, client.get_parameters([name])).values
-        if not found or found[0].type == ParameterType.PARAMETER_NOT_SET:
-            raise CommandError(f"{node_name} has no parameter '{name}'")
-        value = parameter_value_to_python(found[0])
-        return str(list(value) if isinstance(value, array.array) else value)
+        return _plain(_present(node, client, node_name, name))
+
+
+def _present(
+    node: Node, client: AsyncParameterClient, node_name: str, name: str
+) -> ParameterValue:
+    """Return what a parameter of a running node is now; raises CommandError if there is none."""
+    if not client.wait_for_services(timeout_sec=_PATIENCE):
+        raise CommandError(f"no {node_name} found; {_IS_IT_RUNNING}")
+    found = _answer(node, client.get_parameters([name])).values
+    if not found or found[0].type == ParameterType.PARAMETER_NOT_SET:
+        raise CommandError(f"{node_name} has no parameter '{name}'")
+    present: ParameterValue = found[0]
+    return present
+
+
+def _plain(value: ParameterValue) -> str:
+    plain = parameter_value_to_python(value)
+    return str(list(plain) if isinstance(plain, array.array) else plain)
 
 
 def follow_status(namespace: str = "", once: bool = False) -> None:
