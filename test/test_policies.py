@@ -252,7 +252,9 @@ def a_model(robot):
     """Return the message of a model that knows a little."""
     model = make_model("gp", robot)
     data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
-    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
+    states, actions = 0.3 * data[:, :4], 5.0 * data[:, 4:5]
+    rates = [states[:, 1], actions[:, 0], states[:, 3], -actions[:, 0]]
+    model.update(Transitions(states, actions, states + 0.05 * torch.stack(rates, 1)))
     return bytes_message(encode_model(model, describe_model(robot, model, math.nan)))
 
 
@@ -290,6 +292,7 @@ def test_the_planner_acts_by_a_policy_for_its_goal_and_plans_without(listener, t
         wait_for(lambda: words in diagnosis.text, words, 20.0)
 
     few = ("samples:=30", "horizon:=5", "exploration_duration:=0.0", "delay_compensation:=false")
+    few += ("brake_for_limits:=true",)
     with node(tmp_path, "mpc_planner", "controller:=policy", *few) as planner:
         for publisher in (states, models, policies):
             matched(publisher)
@@ -303,6 +306,9 @@ def test_the_planner_acts_by_a_policy_for_its_goal_and_plans_without(listener, t
         wait_for(lambda: reflex(0.0), "the policy", 20.0)
         assert reflex(0.3)
         said("acting by reflex")
+        assert diagnosis.values["braked_actions"] == "0"
+        assert not reflex(1.79)  # a hand's breadth from the end of the rail
+        wait_for(lambda: diagnosis.values["braked_actions"] != "0", "braking", 20.0)
         assert diagnosis.values["rejected_policies"] == "1"
         assert diagnosis.values["policy_updates"] == "7"
         assert int(diagnosis.values["mpc_ticks"]) >= 1
