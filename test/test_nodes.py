@@ -725,6 +725,6 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
 )
 def test_a_node_with_a_bad_parameter_does_not_start(tmp_path, name, parameters, reason):
     with node(tmp_path, name, *parameters) as process:
-        assert process.wait(30.0) == 2
+        assert process.wait(PATIENCE) == 2
         assert reason in process.output
         assert "Traceback" not in process.output

@@ -285,7 +285,7 @@ def test_the_planner_acts_by_a_policy_for_its_goal_and_plans_without(listener, t
             time.sleep(0.1)
             return stamp in actions
 
-        wait_for(answered, "an action", 30.0)
+        wait_for(answered, "an action")
         return abs(actions[stamp][0] - float(policy.act(torch.tensor([state])))) < 1e-5
 
     def said(words):

@@ -154,22 +154,15 @@ def test_data_tell_better_than_the_model_what_actions_do(cartpole):
     assert heeded(cartpole, 1.5, 3.0, FULL, Rested(driven(40, lambda number: 0.0))) == FULL
 
 
-def test_a_robot_that_rests_at_its_stop_is_pushed_about_until_it_leaves(cartpole):
-    stops, wished = EndStops(cartpole), torch.tensor([-3.0])
-    model = Rested(Transitions.empty(Cart().features))  # believes that +force brakes
-    state, sent = [RAIL, 0.0, 0.0, 0.0], []
-    stuck = Problem(torch.tensor(state), torch.zeros(2), torch.zeros(1))
-    for tick in range(100):
-        stops.observe(tick, state)
-        sent.append(float(stops.nearest(model, stuck, wished, tick, ahead=0)))
-    assert set(sent[20:]) == {-FULL, FULL}
-    idle = EndStops(cartpole)
-    for tick in range(100):
-        idle.observe(tick, state, driven=False)
-    assert abs(float(idle.nearest(model, stuck, wished, 100, ahead=0))) < FULL
-    stops.observe(100, [1.7, -0.5, 0.0, 0.0])
-    free = replace(stuck, state=torch.tensor([1.7, -0.5, 0.0, 0.0]))
-    assert float(stops.nearest(model, free, wished, 100, ahead=0)) == -3.0
+def test_a_robot_that_is_driven_but_stays_at_its_stop_rests_there(cartpole):
+    stops, idle = EndStops(cartpole), EndStops(cartpole)
+    for tick in range(20):
+        stops.observe(tick, [RAIL, 0.0, 0.0, 0.0])
+        assert stops.resting == (tick >= 9)  # half a second
+        idle.observe(tick, [RAIL, 0.0, 0.0, 0.0], driven=False)
+        assert not idle.resting
+    stops.observe(20, [1.7, -0.5, 0.0, 0.0])
+    assert not stops.resting
 
 
 def test_a_plan_that_was_changed_predicts_what_it_now_does(cartpole):

@@ -476,6 +476,12 @@ class MpcPlanner(ManagedNode):
             and self._policies.overdue(self._waiting[0])
         )
 
+    def _move_at_random(self, present: Tensor, goal: Tensor) -> list[float]:
+        """Return the action (A,) of a tick that is not planned."""
+        action, self._acting = self._explore(), "random"
+        self._stage_cost = self._cost_now(present, action, goal)
+        return action.tolist()
+
     def _explore(self) -> Tensor:
         """Return a random action (A,), or the safe one between two bouts of them.
 
@@ -506,6 +512,9 @@ class MpcPlanner(ManagedNode):
             self._delay.actuation = self._models.info.delay
         if self._stops is not None:
             self._stops.observe(stamp, state, self._driven)
+            if self._stops.resting:
+                self._plan = None
+                return self._move_at_random(present, goal_now), None
         if self._controller == "policy":
             policy = self._policy_for(stamp, goal_now)
             reaction = None
@@ -519,9 +528,7 @@ class MpcPlanner(ManagedNode):
         if self._ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
         if model.transitions == 0 or self._ticks < self._exploration_ticks:
-            action, self._acting = self._explore(), "random"
-            self._stage_cost = self._cost_now(present, action, goal_now)
-            return action.tolist(), None
+            return self._move_at_random(present, goal_now), None
         self._acting = "mpc"
         if self._controller == "mpc+policy":
             self._guide_by(self._policy_for(stamp, goal_now, last_goal))

@@ -33,9 +33,9 @@ _NEW = 0.2
 # The newest transitions that tell of the actions' effect, rows per unknown that are enough, and
 # standard errors from which on an effect is certain.
 _TELLING, _ENOUGH, _CERTAIN = 1000, 2, 3.0
-# Seconds after which a robot that rests at its stop, nearer than such a share of what is kept
-# free, is pushed about, each time for as long.
-_STUCK, _AT_STOP = 0.5, 0.25
+# Seconds that a robot must have been at its stop to be resting there, and how near that is, as a
+# share of what is kept free.
+_RESTING, _AT_STOP = 0.5, 0.25
 _WAITING = 20  # predictions that wait for their state
 
 
@@ -65,8 +65,7 @@ class EndStops:
     barrier function (Agrawal and Sreenath, RSS 2017).
 
     It minds the state dimensions that have `limits` and whose velocity is a state dimension too:
-    of the same joint, or `derivative_of`. A robot that rests at a stop all the same is pushed
-    about until it leaves it. `braked` counts the actions that were changed.
+    of the same joint, or `derivative_of`. `braked` counts the actions that were changed.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -87,10 +86,8 @@ class EndStops:
         self._gain: Tensor | None = None  # (A, D)
         self._known: DynamicsModel | None = None  # whose data have been looked at
         self._told: Tensor | None = None  # what they say, (A, D)
-        self._patience = max(round(_STUCK / robot.period), 1)
-        self._stuck = 0  # ticks at a stop
-        self._generator = torch.Generator().manual_seed(0)
-        self._push = self._safe
+        self._patience = max(round(_RESTING / robot.period), 1)
+        self._at_stop = 0  # ticks
         self._expected: deque[tuple[int, Tensor]] = deque(maxlen=_WAITING)  # by stamp
         self._error = torch.zeros(len(robot.state))  # mean of late, found less predicted
         self.braked = 0
@@ -105,7 +102,15 @@ class EndStops:
             if due == stamp:
                 self._error = torch.lerp(self._error, torch.tensor(state) - expected, _NEW)
         gaps = [(s.at + s.margin - s.side * state[s.dimension]) / s.margin for s in self._stops]
-        self._stuck = self._stuck + 1 if driven and gaps and min(gaps) < _AT_STOP else 0
+        self._at_stop = self._at_stop + 1 if driven and gaps and min(gaps) < _AT_STOP else 0
+
+    @property
+    def resting(self) -> bool:
+        """Whether the robot has been driven, but at a stop, for a while.
+
+        Nothing is learned there, so what has led there would keep it there for ever.
+        """
+        return self._at_stop >= self._patience
 
     def heed(
         self, model: DynamicsModel, problem: Problem, plan: Plan, stamp: int, ahead: int
@@ -129,8 +134,7 @@ class EndStops:
     ) -> Tensor:
         """Return the action (A,) nearest to the given one after which there is room to brake.
 
-        Where none will do: full braking. The same where nothing is known of what actions do. Of a
-        robot that rests at a stop: either bound of each, by chance.
+        Where none will do: full braking. The same where nothing is known of what actions do.
         """
         if not self._stops or not model.transitions:
             return action
@@ -144,13 +148,6 @@ class EndStops:
                 # for all of them.
                 chosen = tried[int(enough.int().argmax()) if enough.any() else _STEPS]
                 break
-        if self._stuck >= self._patience:
-            self.braked += chosen is action
-            # Nothing is learned at a stop, so what has led there would keep it there for ever.
-            if self._stuck % self._patience == 0:
-                ends = torch.rand(len(action), generator=self._generator) < 0.5
-                self._push = torch.where(ends, self._lower, self._upper)
-            chosen = self._push
         moved = (1.0 - problem.delay_fraction) * ((chosen - action) @ gain)
         due = stamp + (ahead + 1) * self._period_nanoseconds
         self._expected.append((due, mean + moved))
