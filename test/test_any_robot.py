@@ -66,7 +66,7 @@ def test_odometry_and_imu_become_one_state(listener, rover, tmp_path):
     imu = listener.node.create_publisher(Imu, "base/imu", STREAM)
     with node(tmp_path, "state_estimator", f"robot:={rover}") as estimator:
         for publisher in (odometry, imu):
-            wait_for(lambda p=publisher: p.get_subscription_count() > 0, "a subscriber", 20.0)
+            wait_for(lambda p=publisher: p.get_subscription_count() > 0, "a subscriber")
         begin = time.time_ns()
         while len(listener.states) < 8:
             assert time.time_ns() < begin + 60 * SECOND, estimator.output
@@ -121,8 +121,8 @@ def test_actions_go_out_as_stamped_twists(listener, rover, tmp_path):
     names = ["east", "heading", "turn_rate", "speed"]
     with node(tmp_path, "command_guard", f"robot:={rover}", "armed:=true"):
         for publisher in (actions, states):
-            wait_for(lambda p=publisher: p.get_subscription_count() > 0, "a subscriber", 20.0)
-        wait_for(lambda: listener.node.count_publishers("base/cmd_vel") > 0, "the guard", 20.0)
+            wait_for(lambda p=publisher: p.get_subscription_count() > 0, "a subscriber")
+        wait_for(lambda: listener.node.count_publishers("base/cmd_vel") > 0, "the guard")
 
         def send():
             stamp = time.time_ns()
@@ -132,7 +132,7 @@ def test_actions_go_out_as_stamped_twists(listener, rover, tmp_path):
             time.sleep(0.03)
             return any(m.twist.linear.x for m in received)
 
-        wait_for(send, "a command", 20.0)
+        wait_for(send, "a command")
     moving = next(m for m in received if m.twist.linear.x)
     assert moving.twist.angular.z == 0.5
     assert moving.twist.linear.x == 1.5

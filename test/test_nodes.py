@@ -64,12 +64,12 @@ def test_the_estimator_drops_what_it_cannot_use_and_says_what(listener, tmp_path
     diagnosis = Diagnosis(listener, "state_estimator")
     with node(tmp_path, "state_estimator") as estimator:
         matched(publisher)
-        wait_for(lambda: diagnosis.text == "waiting for joint_states", "the waiting line", 10.0)
+        wait_for(lambda: diagnosis.text == "waiting for joint_states", "the waiting line")
         publisher.publish(joint_states(0, math.nan))
         publisher.publish(joint_states(50, names=("left", "right")))
         publisher.publish(joint_states(100, 0.5))
         wait_for(lambda: listener.states, "a state")
-        wait_for(lambda: diagnosis.values.get("rejected_messages") == "2", "the count", 10.0)
+        wait_for(lambda: diagnosis.values.get("rejected_messages") == "2", "the count")
         assert listener.states == {2 * PERIOD: [0.5, 0.3, 0.2, 0.4]}
         assert "position of joint 'cart_slider' is nan, expected a finite" in estimator.output
 
@@ -207,7 +207,7 @@ def test_the_guard_stops_and_arms_by_service(listener, guard):
     wait_for(lambda: (5.0, "") in applied, "the applied action")
     assert call(listener, "stop").success
     wait_for(lambda: listener.commands[-1] == [0.0], "the safe command")
-    wait_for(lambda: applied[-1] == (0.0, UNSTEERED), "the mark on it", 5.0)
+    wait_for(lambda: applied[-1] == (0.0, UNSTEERED), "the mark on it")
     actions.publish(action(5.0))
     time.sleep(0.3)
     assert listener.commands[-1] == [0.0]
@@ -388,7 +388,7 @@ def test_the_simulator_waits_for_each_command_in_lockstep(listener, tmp_path):
         assert set(stamps) == {0}
         for tick in range(1, 4):
             commands.publish(Float64MultiArray(data=[1.0]))
-            wait_for(lambda tick=tick: stamps[-1] == tick * PERIOD, f"tick {tick}", 5.0)
+            wait_for(lambda tick=tick: stamps[-1] == tick * PERIOD, f"tick {tick}")
 
 
 # -- dynamics_learner ----------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_a_killed_learner_goes_on_where_it_was(listener, tmp_path, cartpole, str
     learner = ("dynamics_learner", f"experience:={tmp_path / 'lived'}")
     with node(tmp_path, *learner) as process:
         streams(0, 60)
-        wait_for(lambda: int(diagnosis.values.get("stored", 0)) >= 55, "the count", 20.0)
+        wait_for(lambda: int(diagnosis.values.get("stored", 0)) >= 55, "the count")
         reported = int(diagnosis.values["stored"])
         assert diagnosis.values["unstored"] == "0"
         process.signal(signal.SIGKILL)
@@ -442,12 +442,12 @@ def test_nothing_is_learned_while_the_guard_lets_nothing_pass(listener, tmp_path
 
     with node(tmp_path, "dynamics_learner"):
         streams(0, 40)
-        wait_for(lambda: count("transitions") >= 30, "transitions", 20.0)
+        wait_for(lambda: count("transitions") >= 30, "transitions")
         streams(40, 40, frame=UNSTEERED)
-        wait_for(lambda: count("unsteered_steps") >= 35, "the count", 20.0)
+        wait_for(lambda: count("unsteered_steps") >= 35, "the count")
         assert count("transitions") <= 40
         streams(80, 40)
-        wait_for(lambda: count("transitions") >= 70, "learning to go on", 20.0)
+        wait_for(lambda: count("transitions") >= 70, "learning to go on")
         assert count("unsteered_steps") <= 40
 
 
@@ -465,7 +465,7 @@ def test_the_learner_stores_each_step_with_its_time_and_reward_as_it_comes(
             if tick != 55:
                 rewards.publish(named_values(tick * PERIOD, ["reward"], [10.0 * tick]))
         reader = Experience(lived, None)
-        wait_for(lambda: 59 * PERIOD in reader.load().stamps, "the last step", 10.0)
+        wait_for(lambda: 59 * PERIOD in reader.load().stamps, "the last step")
         stored = reader.load()
         reader.close()
     # The first ones may have been sent before the learner heard them.
@@ -491,19 +491,19 @@ def test_the_learner_saves_pauses_and_resets(listener, tmp_path, cartpole, strea
         assert not refused.success
         assert "nothing has been learned yet" in refused.message
         streams(0, 40)
-        wait_for(lambda: known() >= 10, "an update", 20.0)
+        wait_for(lambda: known() >= 10, "an update")
         saved = clients["save"].call(Trigger.Request())
         assert saved.success
         assert clients["pause"].call(SetBool.Request(data=True)).success
-        wait_for(lambda: diagnosis.text == "paused", "the pause", 10.0)
+        wait_for(lambda: diagnosis.text == "paused", "the pause")
         before = known()
         streams(40, 30)
-        wait_for(lambda: int(diagnosis.values["transitions"]) >= 65, "the data", 10.0)
+        wait_for(lambda: int(diagnosis.values["transitions"]) >= 65, "the data")
         assert known() == before
         clients["reset"].call(Trigger.Request())
         clients["pause"].call(SetBool.Request(data=False))
         streams(70, 15)
-        wait_for(lambda: 0 < known() <= 60, "a model that has forgotten", 10.0)
+        wait_for(lambda: 0 < known() <= 60, "a model that has forgotten")
     assert saved.message == str(tmp_path / "model.safetensors")
     info = decode(
         (tmp_path / "model.safetensors").read_bytes(), make_model("gp", cartpole), cartpole
@@ -531,14 +531,14 @@ def test_the_planner_refuses_bad_models_goals_and_states(listener, tmp_path, car
         wait_for(lambda: "cart_position = 5.0 is outside" in planner.output, "the refusal")
         states.publish(named_values(0, ["height"], [1.0]))
         wait_for(lambda: "message has no 'cart_position'" in planner.output, "the refusal")
-        wait_for(lambda: diagnosis.values.get("rejected_models") == "1", "diagnostics", 10.0)
+        wait_for(lambda: diagnosis.values.get("rejected_models") == "1", "diagnostics")
         assert diagnosis.values["goal"] == "0.2, 0"
         assert diagnosis.text == "waiting for the learner"
         goals.publish(named_values(0, ["cart_position"], [-0.4]))
-        wait_for(lambda: diagnosis.values["goal"] == "-0.4, 0", "the good goal", 10.0)
+        wait_for(lambda: diagnosis.values["goal"] == "-0.4, 0", "the good goal")
         model = make_model("gp", cartpole)
         models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
-        wait_for(lambda: diagnosis.text == "waiting for the first state", "the good model", 10.0)
+        wait_for(lambda: diagnosis.text == "waiting for the first state", "the good model")
 
 
 _PLUG_IN = """
@@ -593,7 +593,7 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
         state = named_values(tick * PERIOD, cartpole.state_names, [position, 0.0, 0.0, 0.0])
         states.publish(state)
         if expected:
-            wait_for(lambda: len(actions) > before, f"an action for {position} m", 20.0)
+            wait_for(lambda: len(actions) > before, f"an action for {position} m")
         return actions[-1] if expected else None
 
     few = ("samples:=30", "horizon:=5", "exploration_duration:=0.0")
@@ -611,20 +611,20 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
 
         wait_for(answered, "the guard and the model")
         actions.clear()
-        wait_for(lambda: diagnosis.values.get("phase") == "planning", "the plan", 20.0)
+        wait_for(lambda: diagnosis.values.get("phase") == "planning", "the plan")
         for _ in range(3):
             assert math.isfinite(send(1.0, expected=True))
         assert "trajectories hold values that are not finite; following the last" in planner.output
         send(1.0, expected=False)
         left = "the robot is left to the guard"
-        wait_for(lambda: left in planner.output, "the message", 10.0)
-        wait_for(lambda: left in diagnosis.text, "the diagnostics", 10.0)
+        wait_for(lambda: left in planner.output, "the message")
+        wait_for(lambda: left in diagnosis.text, "the diagnostics")
         assert diagnosis.values["failed_plans"] == "4"
         assert len(actions) == 3
         send(0.0, expected=True)  # all is well again
         send(2.0, expected=True)
         broken = "cost term 'treacherous' returned []"
-        wait_for(lambda: broken in planner.output, "the name", 10.0)
+        wait_for(lambda: broken in planner.output, "the name")
         assert planner.running
 
 
@@ -635,13 +635,13 @@ def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
     def put(name, value):
         answered = []
         client.set_parameters([RosParameter(name, value=value)], answered.append)
-        wait_for(lambda: answered, "the answer", 10.0)
+        wait_for(lambda: answered, "the answer")
         return answered[0].result().results[0]
 
     with node(tmp_path, "mpc_planner", "goal:=[1, 0]"):
         wait_for(lambda: diagnosis.values.get("goal") == "1, 0", "whole numbers at start")
         assert put("goal", [0, 0]).successful
-        wait_for(lambda: diagnosis.values["goal"] == "0, 0", "whole numbers later", 10.0)
+        wait_for(lambda: diagnosis.values["goal"] == "0, 0", "whole numbers later")
         assert put("goal_weights", [3, 1]).successful
         for name, value, reason in (
             ("goal", [9, 0], "goal cart_position = 9.0 is outside"),
@@ -654,7 +654,7 @@ def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
             assert not refused.successful
             assert reason in refused.reason
         assert put("waypoints", [1, 0, 0, 0]).successful
-        wait_for(lambda: diagnosis.values["waypoint"] == "1 of 2", "the way point", 10.0)
+        wait_for(lambda: diagnosis.values["waypoint"] == "1 of 2", "the way point")
 
 
 def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpole):
@@ -667,7 +667,7 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
     ):
         matched(applied)
         wait_for(lambda: "way point 1 of 2: [0.5, 0]" in monitor.output, "the first")
-        wait_for(lambda: states.get_subscription_count() > 1, "both subscribers", 20.0)
+        wait_for(lambda: states.get_subscription_count() > 1, "both subscribers")
         for tick, position in enumerate((0.0, 0.2, 0.5, 0.4)):
             values = [position, 0.0, 0.0, 0.0]
             applied.publish(named_values(tick * PERIOD, cartpole.action_names, [0.0]))

@@ -289,7 +289,7 @@ def test_the_planner_acts_by_a_policy_for_its_goal_and_plans_without(listener, t
         return abs(actions[stamp][0] - float(policy.act(torch.tensor([state])))) < 1e-5
 
     def said(words):
-        wait_for(lambda: words in diagnosis.text, words, 20.0)
+        wait_for(lambda: words in diagnosis.text, words)
 
     few = ("samples:=30", "horizon:=5", "exploration_duration:=0.0", "delay_compensation:=false")
     few += ("brake_for_limits:=true",)
@@ -303,23 +303,23 @@ def test_the_planner_acts_by_a_policy_for_its_goal_and_plans_without(listener, t
         policies.publish(bytes_message(b"not a policy"))
         wait_for(lambda: "policy refused, the old one stays" in planner.output, "the refusal")
         policies.publish(bytes_message(encode(policy, info)))
-        wait_for(lambda: reflex(0.0), "the policy", 20.0)
+        wait_for(lambda: reflex(0.0), "the policy")
         assert reflex(0.3)
         said("acting by reflex")
         assert diagnosis.values["braked_actions"] == "0"
         assert not reflex(1.79)  # a hand's breadth from the end of the rail
-        wait_for(lambda: diagnosis.values["braked_actions"] != "0", "braking", 20.0)
+        wait_for(lambda: diagnosis.values["braked_actions"] != "0", "braking")
         assert diagnosis.values["rejected_policies"] == "1"
         assert diagnosis.values["policy_updates"] == "7"
         assert int(diagnosis.values["mpc_ticks"]) >= 1
 
         answers = []
         client.set_parameters([RosParameter("goal", value=[0.6, 0.0])], answers.append)
-        wait_for(lambda: answers, "the answer", 10.0)
+        wait_for(lambda: answers, "the answer")
         assert not reflex(0.1)
         said("planning, as the policy is for goal [0, 0], not [0.6, 0]")
         policies.publish(bytes_message(encode(*a_policy(cartpole, (0.6, 0.0)))))
-        wait_for(lambda: reflex(0.2), "the new policy", 20.0)
+        wait_for(lambda: reflex(0.2), "the new policy")
     guard.destroy_node()
 
 
@@ -364,7 +364,7 @@ def test_the_learner_follows_the_goal_saves_and_starts_from_its_file(listener, t
             move()
             return condition()
 
-        wait_for(met, "the policy", 60.0)
+        wait_for(met, "the policy")
 
     quick = (
         *("policy_learner", f"robot:={tmp_path / 'point.yaml'}", "first_policy:=100"),
@@ -388,7 +388,7 @@ def test_the_learner_follows_the_goal_saves_and_starts_from_its_file(listener, t
         goal = RosParameter("goal", value=[0.5]).to_parameter_msg()
         events.publish(ParameterEvent(node="/mpc_planner", changed_parameters=[goal]))
         moved_until(lambda: published[-1].goal == "0.5")
-        wait_for(lambda: diagnosis.text == "training for goal [0.5]", "diagnostics", 20.0)
+        wait_for(lambda: diagnosis.text == "training for goal [0.5]", "diagnostics")
         assert diagnosis.values["rejected_models"] == "1"
         assert int(diagnosis.values["updates_for_goal"]) >= 100
         saved = save.call(Trigger.Request())

@@ -61,8 +61,8 @@ class Drive:
         self.rewards[to_nanoseconds(message.header.stamp)] = message.position[0]
 
     def __enter__(self):
-        wait_for(lambda: self.commands.get_subscription_count() > 0, "the simulator", 30.0)
-        wait_for(lambda: all(self.readings.values()), "the first messages", 30.0)
+        wait_for(lambda: self.commands.get_subscription_count() > 0, "the simulator")
+        wait_for(lambda: all(self.readings.values()), "the first messages")
         return self
 
     def __exit__(self, *_):
@@ -117,7 +117,7 @@ def test_an_environments_rewards_and_resets_come_through(listener, tmp_path):
         plant.reset()
         found = drive.readings["observation"][202 * period]
         assert found == plant.readings()["observation"]
-        wait_for(lambda: len(drive.rewards) == 202, "the rewards", 10.0)
+        wait_for(lambda: len(drive.rewards) == 202, "the rewards")
         assert sorted(drive.rewards) == [t * period for t in (*range(1, 201), 203, 204)]
         assert all(-17.0 < reward < 0.0 for reward in drive.rewards.values())
 

@@ -49,7 +49,7 @@ def test_a_cart_pole_that_knows_nothing_swings_itself_up(tmp_path):
         wait_for(run.nodes, "the nodes")
         pids = run.nodes()
         assert run.wait(240.0) == 0, run.output
-        wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+        wait_for(lambda: listener.commands[-1] == SAFE, "the safe command")
         assert not any(alive(pid) for pid in pids.values())
         summary = json.loads(report.read_text("utf-8"))
         assert summary["solved_at_s"] is not None, run.output
@@ -167,8 +167,8 @@ def ends_safely(run, listener, pids):
     """Everything ends, the safe command is the last one, and no process is left."""
     status = run.wait(60.0)
     said = f"the safe command; the run said\n{run.output}"
-    wait_for(lambda: listener.commands[-1] == SAFE, said, 5.0)
-    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end", 5.0)
+    wait_for(lambda: listener.commands[-1] == SAFE, said)
+    wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end")
     return status
 
 
@@ -368,8 +368,8 @@ def test_hardware_moves_only_once_armed(tmp_path):
             assert "simulator" not in run.nodes()
             timer.cancel()  # the robot falls silent
             silent = "no (action|state) in time: going to the safe command"
-            wait_for(lambda: re.search(silent, run.output), "the time-out", 10.0)
-            wait_for(lambda: listener.commands[-1] == SAFE, "the safe command", 5.0)
+            wait_for(lambda: re.search(silent, run.output), "the time-out")
+            wait_for(lambda: listener.commands[-1] == SAFE, "the safe command")
             run.signal(signal.SIGINT)
             assert run.wait(30.0) == 0
         assert listener.commands[-1] == SAFE
