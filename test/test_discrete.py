@@ -4,11 +4,15 @@
 
 import json
 import re
+import time
 
 import pytest
 import torch
 import yaml
-from stack import launch
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from stack import LATEST, Diagnosis, Listener, launch, matched, node, wait_for
+from std_msgs.msg import UInt8MultiArray
 
 from mbrl_ros.bringup import PARTS, ArgumentError, processes
 from mbrl_ros.dynamics.dataset import TransitionRecorder
@@ -20,6 +24,8 @@ from mbrl_ros.robots.estimator import SensorError, StateEstimator
 from mbrl_ros.robots.explain import explain, warnings
 from mbrl_ros.robots.guard import CommandGuard, RefusedError, Stamped
 from mbrl_ros.robots.guarded import load_guarded
+from mbrl_ros.ros.conversions import bytes_message, named_values
+from mbrl_ros.ros.qos import LATCHED, STREAM
 from mbrl_ros.sim.plant import make_plant
 
 pytest.importorskip("gymnasium")
@@ -220,6 +226,43 @@ def test_the_graph_of_a_discrete_robot_has_neither_planner_nor_model():
 def test_what_a_discrete_robot_cannot_have_is_refused_before_anything_starts(arguments, reason):
     with pytest.raises(ArgumentError, match=reason):
         processes({"robot": "dyna_maze"} | arguments)
+
+
+def test_a_state_of_no_cell_is_dropped_also_while_no_table_has_come(tmp_path):
+    robot, actions = load_robot("dyna_maze"), {}
+    with Listener() as listener:
+        listener.node.create_subscription(
+            JointState, "action", lambda m: actions.update({m.header.stamp.sec: m}), LATEST
+        )
+        guard = Node("command_guard", context=listener.node.context)
+        guard.create_subscription(JointState, "action", lambda message: None, LATEST)
+        states = listener.node.create_publisher(JointState, "state", STREAM)
+        tables = listener.node.create_publisher(UInt8MultiArray, "policy", LATCHED)
+        diagnosis = Diagnosis(listener, "policy_controller")
+
+        def send(tick, cell):
+            states.publish(named_values(tick * 1_000_000_000, robot.state_names, [cell]))
+
+        with node(tmp_path, "policy_controller", "robot:=dyna_maze") as controller:
+            for publisher in (states, tables):
+                matched(publisher)
+            for tick, cell in enumerate((2.5, float("nan"), 1e9), start=1):
+                send(tick, cell)
+                wait_for(
+                    lambda count=str(tick): diagnosis.values.get("rejected_messages") == count,
+                    "the count",
+                )
+            tables.publish(bytes_message(TabularDynaQ(robot).snapshot()))
+
+            def answered():
+                send(9, 2.0)
+                time.sleep(0.1)
+                return 9 in actions
+
+            wait_for(answered, "an action for a cell")
+            assert controller.running
+            assert set(actions) == {9}
+        guard.destroy_node()
 
 
 def test_the_maze_is_learned_over_ros(tmp_path):

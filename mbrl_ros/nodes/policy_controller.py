@@ -46,7 +46,7 @@ class PolicyController(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(1)
         self._robot = load_robot(values["robot"])
-        TablePolicy(self._robot)  # a robot that it is not for is refused now
+        self._known = TablePolicy(self._robot)  # a robot that it is not for is refused now
         self._lockstep = values["lockstep"]
         self._generator = torch.Generator().manual_seed(values["seed"])
         self._policies: Succession[PolicyInfo, TablePolicy] = Succession(self._lockstep)
@@ -81,16 +81,15 @@ class PolicyController(ManagedNode):
             return
         try:
             state = read_named_values(message, self._robot.state_names)
-            self._answer(stamp, state)
+            self._known.state_number(state)  # now, and not when a table comes
         except ValueError as error:
             self._rejected += 1
             self.get_logger().error(f"state dropped: {error}", throttle_duration_sec=1.0)
+            return
+        self._answer(stamp, state)
 
     def _answer(self, stamp: int, state: list[float]) -> None:
-        """Send the action of one tick, once the guard and a table are there.
-
-        Raises ValueError if there is no such state.
-        """
+        """Send the action of one tick, once the guard and a table are there."""
         self._waiting = (stamp, state)
         policy, info = self._policies.at(stamp), self._policies.info
         if policy is None or info is None or self._peers.missing():
