@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mbrl_ros
 from mbrl_ros.dynamics.model import DynamicsModel, make_model
+from mbrl_ros.errors import reason
 from mbrl_ros.robots.spec import RobotSpec, load_robot, robot_names
 
 FORMAT = "mbrl_ros.model.2"
@@ -267,6 +268,19 @@ def write_new(path: Path, data: bytes) -> Path:
         free = path.with_stem(f"{path.stem}-{number}")
     write(free, data)
     return free
+
+
+def saved(path: Path, data: bytes, nothing: str) -> tuple[bool, str]:
+    """Write a snapshot as `write_new`; return whether that went well, and where to or why not.
+
+    nothing: why there is nothing to write where data are empty.
+    """
+    try:
+        if not data:
+            raise OSError(nothing)
+        return True, str(write_new(path, data))
+    except OSError as error:
+        return False, f"{path}: {reason(error)}"
 
 
 def _entry(checksum: str) -> bytes:

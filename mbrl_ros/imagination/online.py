@@ -19,7 +19,7 @@ from mbrl_ros.imagination.memory import Batch, Memory, draw_mixed
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.imagination.rollouts import Imagination
 from mbrl_ros.imagination.sac import SAC, configure
-from mbrl_ros.imagination.snapshot import decode, describe, encode
+from mbrl_ros.imagination.snapshot import Kept, PolicyInfo, decode, describe, encode
 from mbrl_ros.planning.objective import Objective, Steps
 from mbrl_ros.planning.planner import Setting
 from mbrl_ros.robots.spec import RobotSpec
@@ -40,6 +40,7 @@ class PolicyLearner(ABC):
     kind: ClassVar[str]
     settings: ClassVar[tuple[Setting, ...]] = ()
     needs_model: ClassVar[bool] = True  # to train; one that does not gets none
+    _adopted: tuple[Kept, PolicyInfo]  # the policy in use, and what it says about itself
 
     def __init__(self, robot: RobotSpec, seed: int = 0, **values: Any) -> None:
         configure(self, f"policy '{self.kind}'", self.settings, values)
@@ -60,9 +61,9 @@ class PolicyLearner(ABC):
         """How many updates the policy in training has had."""
 
     @property
-    @abstractmethod
     def adopted_updates(self) -> int:
         """How many updates the adopted policy has had; 0: there is none."""
+        return self._adopted[1].updates
 
     def details(self) -> dict[str, float]:
         """Return what else diagnostics should tell, by name."""
@@ -92,13 +93,22 @@ class PolicyLearner(ABC):
     def adopt(self) -> None:
         """Take a copy of the policy in training for the one in use."""
 
-    @abstractmethod
     def snapshot(self, effective_from: int = 0, next_effective_from: int = 0) -> bytes:
         """Return the adopted policy as the bytes of a file; with no updates, before the first."""
+        policy, info = self._adopted
+        return encode(
+            policy,
+            replace(info, effective_from=effective_from, next_effective_from=next_effective_from),
+        )
 
-    @abstractmethod
     def forget(self) -> None:
         """Start again from a policy that knows nothing."""
+        self.steps = self.trained = 0
+        self._begin()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Make what is in training, and the policy in use, ones that know nothing."""
 
 
 class ImaginedSAC(PolicyLearner):
@@ -178,11 +188,6 @@ class ImaginedSAC(PolicyLearner):
     def details(self) -> dict[str, float]:
         """Return what a nat of entropy is worth, in units of the reward."""
         return {"temperature": self._sac.temperature}
-
-    @property
-    def adopted_updates(self) -> int:
-        """How many updates the adopted policy has had; 0: there is none."""
-        return self._adopted[1].updates
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -315,16 +320,3 @@ class ImaginedSAC(PolicyLearner):
             self.generation,
         )
         self._adopted = (policy, info)
-
-    def snapshot(self, effective_from: int = 0, next_effective_from: int = 0) -> bytes:
-        """Return the adopted policy as the bytes of a file; with no updates, before the first."""
-        policy, info = self._adopted
-        return encode(
-            policy,
-            replace(info, effective_from=effective_from, next_effective_from=next_effective_from),
-        )
-
-    def forget(self) -> None:
-        """Start again from a policy that knows nothing."""
-        self.steps = self.trained = 0
-        self._begin()

@@ -15,7 +15,7 @@ from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 from mbrl_ros.dynamics.snapshot import SnapshotError
 from mbrl_ros.imagination.dyna_q import MODELS, DynaQ, Numbering, Settings
 from mbrl_ros.imagination.online import PolicyLearner
-from mbrl_ros.imagination.snapshot import PolicyInfo, decode, describe, encode
+from mbrl_ros.imagination.snapshot import PolicyInfo, decode, describe
 from mbrl_ros.planning.planner import Setting
 from mbrl_ros.robots.spec import Bounds, RobotSpec
 
@@ -140,6 +140,7 @@ class TabularDynaQ(PolicyLearner):
 
     kind = "dyna_q"
     needs_model = False
+    _adopted: tuple[TablePolicy, PolicyInfo]
     settings = (
         Setting("planning_steps", 50, "Imagined steps after each real one, K.", 0, 1_000_000),
         Setting("step_size", 0.1, "How far an update goes towards its target.", 1e-6, 1.0),
@@ -195,11 +196,6 @@ class TabularDynaQ(PolicyLearner):
     def temperature(self) -> float:
         """Of no meaning here."""
         return 1.0
-
-    @property
-    def adopted_updates(self) -> int:
-        """How many updates the adopted table has had; 0: there is none."""
-        return self._adopted[1].updates
 
     def start_from(self, data: bytes) -> None:
         """Go on from the table of a snapshot, which is adopted. Raises SnapshotError."""
@@ -260,16 +256,3 @@ class TabularDynaQ(PolicyLearner):
             self.robot, self, self.goal, self.steps, kind=self.kind, generation=self.generation
         )
         self._adopted = (policy, info)
-
-    def snapshot(self, effective_from: int = 0, next_effective_from: int = 0) -> bytes:
-        """Return the adopted table as the bytes of a file; with no updates, before the first."""
-        policy, info = self._adopted
-        return encode(
-            policy,
-            replace(info, effective_from=effective_from, next_effective_from=next_effective_from),
-        )
-
-    def forget(self) -> None:
-        """Start again from a table that knows nothing."""
-        self.steps = self.trained = 0
-        self._begin()

@@ -29,7 +29,7 @@ from mbrl_ros.dynamics.snapshot import (
     decode,
     describe,
     encode,
-    write_new,
+    saved,
 )
 from mbrl_ros.errors import reason
 from mbrl_ros.robots import load_robot
@@ -462,12 +462,8 @@ class DynamicsLearner(ManagedNode):
 
     def _on_save(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         path = self._save_folder / "model.safetensors"
-        try:
-            if not self._snapshot:
-                raise OSError("nothing has been learned yet")
-            response.success, response.message = True, str(write_new(path, self._snapshot))
-        except OSError as error:
-            response.success, response.message = False, f"{path}: {reason(error)}"
+        nothing = "nothing has been learned yet"
+        response.success, response.message = saved(path, self._snapshot, nothing)
         return response
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

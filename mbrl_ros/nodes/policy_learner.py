@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model
-from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode, write_new
+from mbrl_ros.dynamics.snapshot import SnapshotError, SnapshotInfo, decode, saved
 from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.errors import reason
 from mbrl_ros.imagination.online import PolicyLearner
@@ -351,12 +351,8 @@ class PolicyLearnerNode(ManagedNode):
 
     def _on_save(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         path = self._save_folder / "policy.safetensors"
-        try:
-            if not self._snapshot:
-                raise OSError("no policy has been published yet")
-            response.success, response.message = True, str(write_new(path, self._snapshot))
-        except OSError as error:
-            response.success, response.message = False, f"{path}: {reason(error)}"
+        nothing = "no policy has been published yet"
+        response.success, response.message = saved(path, self._snapshot, nothing)
         return response
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbrl_ros.robots.spec import FLOAT64_MULTI_ARRAY, RobotError, RobotSpec
-from mbrl_ros.sim.gymnasium_plant import INSTALL, make_environment
-from mbrl_ros.sim.plant import Plant, Reading
+from mbrl_ros.robots.spec import RobotError, RobotSpec
+from mbrl_ros.sim.gymnasium_plant import INSTALL, EnvironmentPlant, make_environment
 
 Span = tuple[int, int]  # lowest and highest value
 
 
-class DiscretePlant(Plant):
+class DiscretePlant(EnvironmentPlant):
     """One environment; a step of it is a control period, however long the robot has that.
 
     environment: a maze of `imagination.mazes` such as dyna_maze, or a registered name such as
@@ -31,8 +30,8 @@ class DiscretePlant(Plant):
         environment: str = "",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._environment = _make(environment, options or {})
-        _, (low, high) = spans(self._environment, environment)
+        made = _make(environment, options or {})
+        _, (low, high) = spans(made, environment)
         self._stay = high + 1
         bounds = [dimension.bounds for dimension in robot.command.dimensions]
         if not robot.discrete or bounds not in ([(low, high)], [(low, self._stay)]):
@@ -41,53 +40,12 @@ class DiscretePlant(Plant):
                 f"expected one dimension with discrete: true and bounds: [{low}, {high}]; "
                 f"{self._stay} is to stay, which may be the safe command or one more choice"
             )
-        self._time_step = robot.period
-        self._reward, self._ended = 0.0, False
-        super().__init__(robot, seed)
-        self._begin(seed)
-
-    @property
-    def time_step(self) -> float:
-        """The robot's control period, in seconds."""
-        return self._time_step
-
-    @property
-    def reward(self) -> float:
-        """What the last step earned."""
-        return self._reward
-
-    @property
-    def ended(self) -> bool:
-        """Whether the episode is over."""
-        return self._ended
-
-    def reset(self) -> None:
-        """Begin a new episode; each may begin differently, but the same for the same seed."""
-        self._begin(None)
-
-    def _begin(self, seed: int | None) -> None:
-        self._observation, _ = self._environment.reset(seed=seed)
-        self._reward, self._ended = 0.0, False
+        super().__init__(robot, seed, made, robot.period)
 
     def step(self, action: Sequence[float], steps: int) -> None:
-        """Take `steps` steps, fewer if the episode ends; the reward is that of all of them."""
-        self._reward = 0.0
+        """Take `steps` steps, fewer if the episode ends, or none: to stay."""
         number = int(action[0])
-        for _ in range(0 if number == self._stay else steps):
-            if self._ended:
-                return
-            self._observation, reward, terminated, truncated, _ = self._environment.step(number)
-            self._reward += float(reward)
-            self._ended = bool(terminated or truncated)
-
-    def meters(self) -> dict[str, Callable[[], Reading]]:
-        """Read the observation."""
-        return {FLOAT64_MULTI_ARRAY: self._read}
-
-    def _read(self) -> Reading:
-        import numpy as np
-
-        return {str(i): float(value) for i, value in enumerate(np.ravel(self._observation))}
+        self._take(number, 0 if number == self._stay else steps)
 
 
 def spans(environment: Any, name: str) -> tuple[list[Span], Span]:

@@ -19,41 +19,16 @@ INSTALL = "pip install 'mbrl_ros[gym]'"
 _OBSERVATION = "observation"
 
 
-class GymnasiumPlant(Plant):
-    """One environment; a step of it is a control period.
+class EnvironmentPlant(Plant):
+    """What all robots that are Gymnasium environments share.
 
-    environment: its registered name, such as HalfCheetah-v5. options: handed to the environment.
-    A Float64MultiArray reads the observation by index; actions are in the order of the action
-    space. When an episode ends, `ended` is true until the next reset.
-    Raises RobotError if there is no such environment or the robot does not fit its spaces.
+    environment: made already. time_step: seconds that a step of it stands for. When an episode
+    ends, `ended` is true until the next reset.
     """
 
-    disturbances = ("motor_gain",)
-
-    def __init__(
-        self,
-        robot: RobotSpec,
-        seed: int = 0,
-        environment: str = "",
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._environment = make_environment(environment, options or {})
-        _check_continuous(self._environment, environment)
-        self._time_step = time_step(self._environment)
-        size = self._environment.action_space.shape[0]
-        if len(robot.action_names) != size:
-            raise RobotError(
-                f"robot '{robot.name}' has {len(robot.action_names)} command dimensions, "
-                f"{environment} takes {size}"
-            )
-        if abs(robot.period - self._time_step) > 1e-6:
-            raise RobotError(
-                f"control_rate is {robot.control_rate:g} Hz, expected that of {environment}: "
-                f"{1.0 / self._time_step:g} Hz"
-            )
+    def __init__(self, robot: RobotSpec, seed: int, environment: Any, time_step: float) -> None:
+        self._environment, self._time_step = environment, time_step
         super().__init__(robot, seed)
-        self._observation: Any = None
-        self._reward, self._ended = 0.0, False
         self._begin(seed)
 
     @property
@@ -72,23 +47,20 @@ class GymnasiumPlant(Plant):
         return self._ended
 
     def reset(self) -> None:
-        """Begin a new episode; each begins differently, but the same for the same seed."""
+        """Begin a new episode; each may begin differently, but the same for the same seed."""
         self._begin(None)
 
     def _begin(self, seed: int | None) -> None:
         self._observation, _ = self._environment.reset(seed=seed)
         self._reward, self._ended = 0.0, False
 
-    def step(self, action: Sequence[float], steps: int) -> None:
+    def _take(self, action: Any, steps: int) -> None:
         """Take `steps` steps, fewer if the episode ends; the reward is that of all of them."""
-        space = self._environment.action_space
-        numbers = [self._values["motor_gain"] * value for value in action]
-        command = space.low.dtype.type(numbers).clip(space.low, space.high)
         self._reward = 0.0
         for _ in range(steps):
             if self._ended:
                 return
-            self._observation, reward, terminated, truncated, _ = self._environment.step(command)
+            self._observation, reward, terminated, truncated, _ = self._environment.step(action)
             self._reward += float(reward)
             self._ended = bool(terminated or truncated)
 
@@ -97,7 +69,49 @@ class GymnasiumPlant(Plant):
         return {FLOAT64_MULTI_ARRAY: self._read}
 
     def _read(self) -> Reading:
-        return {str(i): float(value) for i, value in enumerate(self._observation)}
+        import numpy as np
+
+        return {str(i): float(value) for i, value in enumerate(np.ravel(self._observation))}
+
+
+class GymnasiumPlant(EnvironmentPlant):
+    """One environment; a step of it is a control period.
+
+    environment: its registered name, such as HalfCheetah-v5. options: handed to the environment.
+    A Float64MultiArray reads the observation by index; actions are in the order of the action
+    space.
+    Raises RobotError if there is no such environment or the robot does not fit its spaces.
+    """
+
+    disturbances = ("motor_gain",)
+
+    def __init__(
+        self,
+        robot: RobotSpec,
+        seed: int = 0,
+        environment: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        made = make_environment(environment, options or {})
+        _check_continuous(made, environment)
+        period, size = time_step(made), made.action_space.shape[0]
+        if len(robot.action_names) != size:
+            raise RobotError(
+                f"robot '{robot.name}' has {len(robot.action_names)} command dimensions, "
+                f"{environment} takes {size}"
+            )
+        if abs(robot.period - period) > 1e-6:
+            raise RobotError(
+                f"control_rate is {robot.control_rate:g} Hz, expected that of {environment}: "
+                f"{1.0 / period:g} Hz"
+            )
+        super().__init__(robot, seed, made, period)
+
+    def step(self, action: Sequence[float], steps: int) -> None:
+        """Take `steps` steps, fewer if the episode ends; the reward is that of all of them."""
+        space = self._environment.action_space
+        numbers = [self._values["motor_gain"] * value for value in action]
+        self._take(space.low.dtype.type(numbers).clip(space.low, space.high), steps)
 
 
 def make_environment(name: str, options: Mapping[str, Any]) -> Any:
