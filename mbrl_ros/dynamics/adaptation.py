@@ -55,17 +55,25 @@ class Merit:
 
     without, corrected: sums of squares, in stated deviations. errors: how many they are; those
     that are small either way are left out, for where nothing happens all models are right.
+    steps: how many were judged. wrong_without, wrong_corrected: in how many of them an error was
+    large.
     """
 
     without: float = 0.0
     corrected: float = 0.0
     errors: int = 0
+    steps: int = 0
+    wrong_without: int = 0
+    wrong_corrected: int = 0
 
     def __add__(self, other: Merit) -> Merit:
         return Merit(
             self.without + other.without,
             self.corrected + other.corrected,
             self.errors + other.errors,
+            self.steps + other.steps,
+            self.wrong_without + other.wrong_without,
+            self.wrong_corrected + other.wrong_corrected,
         )
 
 
@@ -81,9 +89,11 @@ def merit(model: DynamicsModel, found: Correction, fresh: Transitions) -> Merit:
     )
     # A single one is limited, so that no outlier decides.
     squares = (errors / deviation).square().clamp_max(_OUTLIER**2)
-    notable = squares.amax(0) > _HUBER**2
+    large = squares > _HUBER**2
+    notable = large.any(0)
     without, corrected = (float(each[notable].sum()) for each in squares)
-    return Merit(without, corrected, int(notable.sum()))
+    wrong = [int(each.any(1).sum()) for each in large]
+    return Merit(without, corrected, int(notable.sum()), len(fresh), *wrong)
 
 
 class ErrorModel:

@@ -33,6 +33,10 @@ _GROWTH = 1.2
 # world has not changed, the model has only been wrong about it. To ask for more would forfeit what
 # is right in the correction of a young or foreign model, as when simulation gives way to hardware.
 _PROVEN = 40
+# Steps that tell whether the old holds at all, and the share of them in which the old model has to
+# be wrong, corrected or not, for all that is old to be given up: so much of it together would
+# outweigh what is new. If it is wrong in fewer than the last share, the world has not changed.
+_TELLING, _REFUTED, _UPHELD = 10, 0.5, 0.25
 # Transitions from which on a model can be contradicted: before, it is only being learned.
 _YOUNG = 100
 # By which factor the noise is widened at most, share of the way that a transition moves it, and
@@ -148,6 +152,10 @@ class OnlineLearner:
         self.changes += 1
         self.changed_since = int(new.stamps[0])
         self._adaptation = _Adaptation(before, old, new, unchanged)
+        half = len(new) // 2
+        if half >= _TELLING:
+            earlier = correct(before, old, new[:half])
+            self._adaptation.merit = merit(before, earlier, new[half:])
         if self.adopted.transitions:
             self.widening = max(self.widening, float(_overrun(self.adopted, new).mean()))
         self._revise()
@@ -159,12 +167,12 @@ class OnlineLearner:
         assert self.correction is not None
         proven = self.proven
         adaptation.merit += merit(adaptation.before, self.correction, new)
-        worse = adaptation.merit.corrected > adaptation.merit.without
-        if self.proven and not proven and worse:
+        if self.proven and not proven and not adaptation.holds:
             self._take_back()
             return
         count = len(adaptation.new)
-        if alarmed or count >= min(_GROWTH * adaptation.used, _SETTLED):
+        hopeless = adaptation.hopeless and not adaptation.anew
+        if alarmed or hopeless or count >= min(_GROWTH * adaptation.used, _SETTLED):
             self._revise()
 
     def _revise(self) -> None:
@@ -174,15 +182,16 @@ class OnlineLearner:
         old, new = adaptation.old, adaptation.new
         telling = torch.linspace(0, len(new) - 1, min(len(new), _SETTLED)).long()
         found = correct(adaptation.before, old, new[telling])
-        # The model in training has taken over the last map already.
-        actions = found.actions.after(adaptation.actions)
-        if not self.model.relearn(found.apply(old) + new, actions):
-            self.model = self._make()
-            self.model.update(new)
-        adaptation.actions, adaptation.used = found.actions, len(new)
-        self.correction = found
-        self._held_out = self._nothing
+        self.correction, adaptation.used = found, len(new)
         self._detector.restart()
+        if not adaptation.anew:
+            # The model in training has taken over the last map already.
+            actions = found.actions.after(adaptation.actions)
+            adaptation.actions, adaptation.anew = found.actions, adaptation.hopeless
+            if adaptation.anew or not self.model.relearn(found.apply(old) + new, actions):
+                self.model = self._make()
+                self.model.update(new)
+            self._held_out = self._nothing
         if len(new) >= _SETTLED:
             self._adaptation = None
 
@@ -287,7 +296,7 @@ class _Adaptation:
 
     before: model of the old world. old, new: transitions of either. actions: the map that
     the model in training has taken over. used: how many of the new ones that rests on. merit:
-    of the corrections so far.
+    of the corrections so far. anew: whether the old has been given up, and only the new counts.
     """
 
     before: DynamicsModel
@@ -296,6 +305,21 @@ class _Adaptation:
     actions: ActionMap
     used: int = 0
     merit: Merit = field(default_factory=Merit)
+    anew: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the old model mostly errs, as it was and as it is corrected."""
+        merit = self.merit
+        fewest = min(merit.wrong_without, merit.wrong_corrected)
+        return merit.steps >= _TELLING and fewest > _REFUTED * merit.steps
+
+    @property
+    def holds(self) -> bool:
+        """Whether what has been made of the change does better than nothing."""
+        if self.anew:
+            return self.merit.wrong_without >= _UPHELD * self.merit.steps
+        return self.merit.corrected <= self.merit.without
 
 
 def _contained(data: Transitions, others: Transitions) -> Tensor:
