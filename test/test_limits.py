@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mbrl_ros.planning.limits import Limits
+from mbrl_ros.planning.limits import Limits, time_to_plan
 
 PERIOD = 50_000_000
 HORIZON = 10
@@ -83,3 +83,12 @@ def test_plans_for_another_goal_promise_nothing(limits):
 
 def test_only_a_few_predictions_a_second_are_watched(limits):
     assert sum(limits.due(tick * PERIOD) for tick in range(200)) == 50
+
+
+def test_a_plan_has_no_longer_than_its_tick():
+    assert time_to_plan(0.03, age=0.0, period=0.05) == 0.03
+    assert time_to_plan(0.03, age=0.02, period=0.05) == pytest.approx(0.025)
+    # However late its state has come, some planning is done.
+    assert time_to_plan(0.03, age=0.049, period=0.05) == pytest.approx(0.0075)
+    # A slow sensor is no reason to hurry.
+    assert time_to_plan(0.03, age=0.2, period=0.05) == 0.03

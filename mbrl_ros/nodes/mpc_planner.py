@@ -40,7 +40,7 @@ from mbrl_ros.imagination.snapshot import guide_of
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.goals import Goals
-from mbrl_ros.planning.limits import Limits
+from mbrl_ros.planning.limits import Limits, time_to_plan
 from mbrl_ros.planning.noise import random_actions
 from mbrl_ros.planning.objective import CostError
 from mbrl_ros.planning.planner import (
@@ -108,8 +108,8 @@ PARAMETERS = (
     Parameter(
         "time_budget",
         0.6,
-        "Share of the period that planning may take: what does not fit is left out (not in "
-        "lockstep).",
+        "Share of the period that planning may take, and no longer than until nine tenths of it "
+        "are over: what does not fit is left out (not in lockstep).",
         0.01,
         1.0,
     ),
@@ -227,9 +227,7 @@ class MpcPlanner(ManagedNode):
             _EXPLORATION_STEPS,
             self._seed,
         )
-        self._time_budget = (
-            math.inf if self._lockstep else float(values["time_budget"]) * robot.period
-        )
+        self._time_budget = values["time_budget"] * robot.period
         self._exploration_ticks = round(values["exploration_duration"] / robot.period)
         self._bout_ticks = self._exploration_ticks or round(1.0 / robot.period)
         self._declare_goal()
@@ -576,8 +574,15 @@ class MpcPlanner(ManagedNode):
             previous_action=before,
             delay_fraction=fraction,
             seed=self._seed * 1_000_003 + self._ticks,
-            time_budget=self._time_budget,
+            time_budget=self._time_to_plan(stamp),
         )
+
+    def _time_to_plan(self, stamp: int) -> float:
+        """Return the seconds that the plan of this tick may take."""
+        if self._lockstep:
+            return math.inf
+        age = (self.get_clock().now().nanoseconds - stamp) / NANOSECONDS
+        return time_to_plan(self._time_budget, age, self._robot.period)
 
     def _react(
         self, policy: Policy, stamp: int, problem: Problem, model: DynamicsModel

@@ -23,6 +23,20 @@ _ENOUGH = 5  # and fewer tell nothing
 _EXCESS = 0.5
 # ... or where it is off by so many of its own deviations, and by so much of what happened.
 _SURPRISING, _WRONG = 3.0, 0.2
+# Share of a period that is left for all but planning, and of its budget that a plan has at least.
+_RESERVE, _LEAST = 0.1, 0.25
+
+
+def time_to_plan(budget: float, age: float, period: float) -> float:
+    """Return the seconds that a plan may take: its budget, but no longer than its tick.
+
+    age: of the state that is planned from. It has waited for its sensors and may have waited for
+    the plan before. Who plans from states older than a period has sensors that are so slow, and
+    gains nothing by haste.
+    """
+    if age >= period:
+        return budget
+    return min(budget, max((1.0 - _RESERVE) * period - age, _LEAST * budget))
 
 
 @dataclass(frozen=True)
