@@ -181,9 +181,9 @@ def planner(
     setup: Setup,
     robot: Callable[[], RobotSpec],
     most: int,
-    horizon: int,
-    samples: int,
     episodes: int,
+    kind: str = "gp",
+    method: str = "mppi",
     random: int = 50,
     interval: int = 25,
     slices: int = 2,
@@ -191,28 +191,30 @@ def planner(
     policy: Mapping[str, Any] | None = None,
     trusted: int = 0,
     reward_scale: float = 1.0,
+    **planning: Any,
 ) -> Agent:
-    """Return an agent that plans every action through a GP which it learns meanwhile.
+    """Return an agent that plans every action through a model which it learns meanwhile.
 
     Judged as policies are: now and then it plans whole episodes apart, from which it does not
     learn. robot: whose cost is planned with; that of a Gymnasium environment is its reward,
-    learned. most: steps after which it ends in any case. horizon, samples: of MPPI. episodes: of
-    an evaluation, fewer than of a policy, as it takes longer. random: first steps, with random
-    actions. interval: steps between two lessons of the GP, of so many slices of training. every:
-    steps between two evaluations. policy: settings of an MBPO agent whose policy learns from what
-    the GP imagines, and guides the plans after so many steps (`trusted`); None: no policy.
-    reward_scale: of its rewards, see PolicyGuide.
+    learned. most: steps after which it ends in any case. episodes: of an evaluation, fewer than
+    of a policy, as it takes longer. kind, method: of the model and of the planner, whose settings
+    are `planning`. random: first steps, with random actions. interval: steps between two lessons
+    of the model, of so many slices of training. every: steps between two evaluations. policy:
+    settings of an MBPO agent whose policy learns from what the model imagines, and guides the
+    plans after so many steps (`trusted`); None: no policy. reward_scale: of its rewards, see
+    PolicyGuide.
     """
 
     def learn(steps: int, seed: int) -> Iterator[tuple[int, float]]:
         environment, judge, spec = setup.make(), setup.judged(), robot()
-        helper, model = None, make_model("gp", spec, seed)
+        helper, model = None, make_model(kind, spec, seed)
         if policy is not None:
             lessons = {"warmup": random, "model_interval": interval, "slices": slices}
-            helper = new_agent(setup, "gp", environment, seed, **lessons, **policy)
+            helper = new_agent(setup, kind, environment, seed, **lessons, **policy)
             assert helper.model is not None
             model = helper.model
-        mppi = make_planner("mppi", spec, horizon=horizon, samples=samples)
+        search = make_planner(method, spec, **planning)
         generator = torch.Generator().manual_seed(seed)
         goal, safe = torch.tensor(spec.goal_default), torch.tensor(spec.safe_action)
 
@@ -224,7 +226,7 @@ def planner(
                 nonlocal plan
                 before = safe if plan is None else plan.actions[0]
                 now = torch.as_tensor(np.array(state, np.float32))
-                plan = mppi.plan(Problem(now, goal, before, seed=next(seeds)), model, plan)
+                plan = search.plan(Problem(now, goal, before, seed=next(seeds)), model, plan)
                 return plan.actions[0].double().numpy()
 
             return act
@@ -245,7 +247,7 @@ def planner(
         for step in range(1, min(steps, most) + 1):
             if step <= random:
                 share = torch.rand(len(safe), generator=generator)
-                action = torch.lerp(mppi.lower, mppi.upper, share).double().numpy()
+                action = torch.lerp(search.lower, search.upper, share).double().numpy()
             else:
                 action = act(state)
             after, reward, terminated, truncated, _ = environment.step(action)
@@ -253,7 +255,7 @@ def planner(
                 helper.observe(state, action, reward, after, terminated)
                 helper.learn()
                 if step == trusted:
-                    mppi.guide = PolicyGuide(helper.policy, reward_scale)
+                    search.guide = PolicyGuide(helper.policy, reward_scale)
             else:
                 columns = (state, action, after, [reward] * model.features.rewards)
                 rows = (torch.tensor(np.array(c, float)[None]) for c in columns)
@@ -303,6 +305,18 @@ HALF_CHEETAH = Setup(
 # A GP of these small robots is good for long rollouts; see docs/imagination.md.
 IMAGINED = {"updates": 20, "horizon": 15, "rollouts": 200, "slices": 3}
 IMAGINED_MEANWHILE = {"updates": 40, "horizon": 15, "rollouts": 200}  # while a planner acts
+# Of 17 states an ensemble knows little beyond a step or two.
+IMAGINED_BRIEFLY = {
+    "updates": 10,
+    "horizon": 1,
+    "horizon_last": 3,
+    "horizon_begin": 2000,
+    "horizon_end": 10_000,
+    "rollouts": 400,
+    "model_interval": 100,
+    "slices": 10,
+    "imagined": 100_000,
+}
 
 TASKS = (
     Task(
@@ -357,5 +371,35 @@ TASKS = (
             ),
         },
         target=2.0,
+    ),
+    Task(
+        "half-cheetah",
+        "return of an episode",
+        steps=20_000,
+        quick_steps=2000,
+        seeds=3,
+        agents={
+            "sac": learner(HALF_CHEETAH, None),
+            "sac-imagined": learner(HALF_CHEETAH, "ensemble", most=10_000, **IMAGINED_BRIEFLY),
+            # As in config/tuning/half_cheetah.yaml, but with the reward learned.
+            "mpc-ensemble": planner(
+                HALF_CHEETAH,
+                lambda: load_robot("gym/HalfCheetah-v5"),
+                most=10_000,
+                episodes=1,
+                kind="ensemble",
+                method="icem",
+                random=500,
+                interval=20,
+                every=1000,
+                horizon=15,
+                samples=60,
+                iterations=2,
+                propagation="mean",
+                noise=0.6,
+                noise_exponent=0.25,
+            ),
+        },
+        target=1000.0,
     ),
 )

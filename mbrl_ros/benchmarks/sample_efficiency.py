@@ -39,6 +39,7 @@ _COLOURS = {
     "deep-dyna-q": "#d94801",
     "sac-imagined": "#d94801",
     "mpc-gp": "#2ca02c",
+    "mpc-ensemble": "#2ca02c",
     "mpc+policy": "#98df8a",
 }
 
