@@ -239,6 +239,23 @@ def test_a_change_that_makes_matters_worse_is_taken_back():
     assert found < 1.2 * expected + 0.02
 
 
+def test_what_holds_nowhere_is_given_up():
+    """Whatever a correction learns from some steps misleads it about the next."""
+    learner = learner_of("gp", **FAST)
+    for update in range(8):
+        data = world(400, 700 + update, begin=300 + 5 * update)
+        sector = (data.states[:, 0] - (0.7 * update - 2.8)).abs() < 0.3
+        data = data[sector][:5]
+        jump = 0.4 * (-1.0) ** update  # no torque turns a pendulum at once
+        turned = data.next_states + torch.tensor([jump, 0.0])
+        learner.learn(replace(data, next_states=turned))
+        learner.improve()
+        if learner.better:
+            learner.adopt()
+    assert (learner.changes, learner.false_alarms) == (1, 0)
+    assert len(learner.model.remembered()) <= 40  # of 300 that were known before, none
+
+
 def test_a_second_change_is_another_one():
     learner = learner_of("gp", **FAST)
     go_on(learner, updates=45, gain=0.5)

@@ -380,12 +380,12 @@ TASKS = (
         seeds=3,
         agents={
             "sac": learner(HALF_CHEETAH, None),
-            "sac-imagined": learner(HALF_CHEETAH, "ensemble", most=10_000, **IMAGINED_BRIEFLY),
+            "sac-imagined": learner(HALF_CHEETAH, "ensemble", most=5000, **IMAGINED_BRIEFLY),
             # As in config/tuning/half_cheetah.yaml, but with the reward learned.
             "mpc-ensemble": planner(
                 HALF_CHEETAH,
                 lambda: load_robot("gym/HalfCheetah-v5"),
-                most=10_000,
+                most=5000,
                 episodes=1,
                 kind="ensemble",
                 method="icem",
