@@ -55,7 +55,6 @@ setup(
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=[
-        "gpytorch",
         "matplotlib",
         "numpy",
         "pydantic>=2",
@@ -74,7 +73,15 @@ setup(
         "gym": ["gymnasium[mujoco]", "mujoco"],  # robot:=gym/ENVIRONMENT_ID
         # What `mbrl bench model` compares with, but for mbrl-lib itself, whose pins are too old;
         # docs/benchmarks.md says how to install that.
-        "bench": ["gymnasium[mujoco]", "hydra-core", "mujoco", "omegaconf", "termcolor", "tqdm"],
+        "bench": [
+            "gpytorch",
+            "gymnasium[mujoco]",
+            "hydra-core",
+            "mujoco",
+            "omegaconf",
+            "termcolor",
+            "tqdm",
+        ],
         "test": [
             "colcon-bash",
             "colcon-ros",

@@ -266,7 +266,7 @@ def test_a_second_change_is_another_one():
 
 def test_a_kind_that_cannot_learn_anew_starts_from_nothing():
     class Plain(GaussianProcess):
-        def relearn(self, known, actions):
+        def relearn(self, known, new, actions):
             return False
 
     learner = OnlineLearner(lambda: Plain(FEATURES, **FAST), 60 * SECOND)

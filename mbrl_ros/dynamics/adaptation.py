@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
-from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 
 # Deviation of errors that are of no consequence, as a share of a dimension's usual change.
@@ -23,9 +25,11 @@ _HUBER = 3.0  # deviations from which on an error weighs less
 _OUTLIER = 10.0  # deviations that an error counts as at most when a correction is judged
 # The map has to explain such a share of the errors, and must not magnify or shrink by more.
 _EXPLAINED, _MOST_GAIN = 0.5, 10.0
-# Length scales, in root mean squared distances between inputs, and noise, among which the
-# likelihood chooses. None is so long that it would reach where nothing new has been seen.
-_LENGTHSCALES = (0.175, 0.35)
+# Variances of errors that are alike near each other (with length scales, in root mean squared
+# distances between inputs), of those that are linear, and of noise, among which the likelihood
+# chooses. No length scale is so long that it would reach where nothing new has been seen.
+_NEAR = ((0.0, 1.0), (0.1, 0.175), (0.1, 0.35), (1.0, 0.175), (1.0, 0.35))
+_LINEAR = (0.0, 0.1, 1.0)
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -43,7 +47,7 @@ class Correction:
         """Return old transitions as they would go in the new world.
 
         An old action had the effect that another one has now; where it led is off by what the
-        old model errs by now. Far from all that is new, that is nothing.
+        old model errs by now.
         """
         moved = replace(old, actions=self.actions.new(old.states, old.actions))
         return replace(moved, next_states=old.next_states + self.errors.mean(moved))
@@ -55,16 +59,16 @@ class Merit:
 
     without, corrected: sums of squares, in stated deviations. errors: how many they are; those
     that are small either way are left out, for where nothing happens all models are right.
-    steps: how many were judged. wrong_without, wrong_corrected: in how many of them an error was
-    large.
+    steps: how many were judged. missed_without, missed_corrected: sum over steps of the share of
+    the usual squared change that is missed; who knows nothing misses about one a step.
     """
 
     without: float = 0.0
     corrected: float = 0.0
     errors: int = 0
     steps: int = 0
-    wrong_without: int = 0
-    wrong_corrected: int = 0
+    missed_without: float = 0.0
+    missed_corrected: float = 0.0
 
     def __add__(self, other: Merit) -> Merit:
         return Merit(
@@ -72,13 +76,16 @@ class Merit:
             self.corrected + other.corrected,
             self.errors + other.errors,
             self.steps + other.steps,
-            self.wrong_without + other.wrong_without,
-            self.wrong_corrected + other.wrong_corrected,
+            self.missed_without + other.missed_without,
+            self.missed_corrected + other.missed_corrected,
         )
 
 
-def merit(model: DynamicsModel, found: Correction, fresh: Transitions) -> Merit:
-    """Judge a correction of an old model by steps that came after it was found."""
+def merit(model: DynamicsModel, found: Correction, usual: Tensor, fresh: Transitions) -> Merit:
+    """Judge a correction of an old model by steps that came after it was found.
+
+    usual (D,): mean squared change of each state dimension.
+    """
     deviation = _deviation(model, fresh, fresh)
     unchanged = ActionMap.identity(model.features)
     errors = torch.stack(
@@ -89,49 +96,80 @@ def merit(model: DynamicsModel, found: Correction, fresh: Transitions) -> Merit:
     )
     # A single one is limited, so that no outlier decides.
     squares = (errors / deviation).square().clamp_max(_OUTLIER**2)
-    large = squares > _HUBER**2
-    notable = large.any(0)
+    notable = squares.amax(0) > _HUBER**2
     without, corrected = (float(each[notable].sum()) for each in squares)
-    wrong = [int(each.any(1).sum()) for each in large]
-    return Merit(without, corrected, int(notable.sum()), len(fresh), *wrong)
+    missed = (errors.square() / (usual + 1e-18)).clamp_max(1.0).mean(2).sum(1)
+    return Merit(without, corrected, int(notable.sum()), len(fresh), *missed.tolist())
 
 
 class ErrorModel:
-    """A Gaussian process (zero mean, one kernel for all) of an old model's errors."""
+    """A Gaussian process (zero mean, one kernel for all) of what an old model errs by.
 
-    def __init__(self, features: FeatureMap, data: Transitions, errors: Tensor, scale: Tensor):
-        self._features, self._scale = features, scale
-        inputs = self._inputs(data)
+    Errors may be alike for steps that are near each other, and linear in inputs and in what the
+    old model predicts: a mass that is other than it was is felt everywhere, in proportion.
+
+    model: the old one. actions: what has become of actions. old: the transitions that it was
+    learned from, with actions of now. new: where it errs. likelihood: of these errors, its
+    logarithm up to a constant.
+    """
+
+    def __init__(
+        self, model: DynamicsModel, actions: ActionMap, old: Transitions, new: Transitions
+    ) -> None:
+        self._model, self._actions = model, actions
+        known = self._columns(old)
+        self._mean, self._spread = known.mean(0), known.std(0).clamp_min(1e-9)
+        both = torch.cat([self._inputs(old), self._inputs(new)])
+        scale = both.std(0)
+        self._scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
+        self._new, self._lines = self._inputs(new) / self._scale, self._linear(new)
+        errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
         targets = errors / self._size
-        squares = torch.cdist(inputs, inputs).square()
+        squares = torch.cdist(self._new, self._new).square()
+        lines = self._lines @ self._lines.T
+        identity = torch.eye(len(new), dtype=squares.dtype)
         best = -torch.inf
-        for lengthscale in _LENGTHSCALES:
-            width = lengthscale * (2.0 * inputs.shape[1]) ** 0.5
-            kernel = torch.exp(-0.5 * squares / width**2)
-            for noise in _NOISES:
-                identity = torch.eye(len(inputs), dtype=inputs.dtype)
-                factor, failed = torch.linalg.cholesky_ex(kernel + noise * identity)
-                if failed:
-                    continue
-                solved = torch.cholesky_solve(targets, factor)
-                likelihood = float(
-                    -0.5 * (targets * solved).sum()
-                    - targets.shape[1] * factor.diagonal().log().sum()
-                )
-                if likelihood > best:
-                    best = likelihood
-                    self.chosen = lengthscale, noise
-                    self._points, self._weights, self._width = inputs, solved, width
-
-    def _inputs(self, data: Transitions) -> Tensor:
-        return self._features.inputs(data.states, data.actions) / self._scale
+        for near, linear, noise in itertools.product(_NEAR, _LINEAR, _NOISES):
+            kernel = self._near(squares, near) + linear * lines + noise * identity
+            factor, failed = torch.linalg.cholesky_ex(kernel)
+            if failed:
+                continue
+            solved = torch.cholesky_solve(targets, factor)
+            likelihood = float(
+                -0.5 * (targets * solved).sum() - targets.shape[1] * factor.diagonal().log().sum()
+            )
+            if likelihood > best:
+                best, self._weights, self._chosen = likelihood, solved, (near, linear)
+        self.likelihood = float(best) - len(new) * float(self._size.log().sum())
 
     def mean(self, data: Transitions) -> Tensor:
-        """Return the expected errors (N, D) of steps; zero far from where errors were seen."""
-        squares = torch.cdist(self._inputs(data), self._points).square()
-        kernel = torch.exp(-0.5 * squares / self._width**2)
+        """Return the expected errors (N, D) of steps."""
+        near, linear = self._chosen
+        squares = torch.cdist(self._inputs(data) / self._scale, self._new).square()
+        kernel = self._near(squares, near) + linear * self._linear(data) @ self._lines.T
         return (kernel @ self._weights) * self._size
+
+    def _near(self, squares: Tensor, near: tuple[float, float]) -> Tensor:
+        variance, lengthscale = near
+        width = lengthscale * (2.0 * self._new.shape[1]) ** 0.5
+        return variance * torch.exp(-0.5 * squares / width**2)
+
+    def _inputs(self, data: Transitions) -> Tensor:
+        return self._model.features.inputs(data.states, data.actions)
+
+    def _columns(self, data: Transitions) -> Tensor:
+        """Return inputs and the changes that the old model predicts, (N, F + D)."""
+        told = self._actions.old(data.states, data.actions)
+        predicted = self._model.predict(data.states, told)[0]
+        change = self._model.features.deltas(data.states, predicted)
+        return torch.cat([self._inputs(data), change], 1)
+
+    def _linear(self, data: Transitions) -> Tensor:
+        """Return regressors (N, F + D + 1), as large together as one number of variance one."""
+        scaled = (self._columns(data) - self._mean) / self._spread
+        regressors = torch.cat([scaled, torch.ones(len(data), 1).to(scaled)], 1)
+        return regressors / regressors.shape[1] ** 0.5
 
 
 def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correction:
@@ -139,16 +177,18 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
 
     Neither may be empty.
     """
-    features = model.features
-    deviation = _deviation(model, old, new)
-    actions = _actions(model, old, new, deviation)
-    moved = actions.new(old.states, old.actions)
-    inputs = torch.cat(
-        [features.inputs(old.states, moved), features.inputs(new.states, new.actions)]
-    )
-    scale = inputs.std(0)
-    scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-    return Correction(actions, ErrorModel(features, new, -_errors(model, new, actions), scale))
+    unchanged = ActionMap.identity(model.features)
+    simple = Correction(unchanged, ErrorModel(model, unchanged, old, new))
+    actions = _actions(model, old, new, _deviation(model, old, new))
+    if actions is unchanged:
+        return simple
+    moved = replace(old, actions=actions.new(old.states, old.actions))
+    found = Correction(actions, ErrorModel(model, actions, moved, new))
+    # The map has as many coefficients more, each of which costs (Schwarz, "Estimating the
+    # Dimension of a Model", 1978).
+    coefficients = new.actions.shape[1] * (model.features.size + 1)
+    price = 0.5 * coefficients * math.log(new.states.numel())
+    return found if found.errors.likelihood - price > simple.errors.likelihood else simple
 
 
 def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:

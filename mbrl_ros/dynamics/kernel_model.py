@@ -41,6 +41,8 @@ _PATIENCE = 10
 _JUDGED = 1000
 # Change of a logarithm in one slice below which a hyper-parameter counts as found.
 _FOUND = 0.02
+# New transitions that tell scales, and noise above all, well enough to begin with.
+_TELLING = 60
 # Tensors of a snapshot that must be.
 _POSITIVE = ("input_scale", "target_scale", "noise_factor")
 # Tensors of a snapshot that grow with the data: along which axes, and as long as which other.
@@ -158,17 +160,32 @@ class KernelModel(DynamicsModel):
         """Return the transitions that it still learns from."""
         return self._remembering()
 
-    def relearn(self, known: Transitions, actions: ActionMap) -> bool:
-        """Condition on `known` alone, with the hyper-parameters that there are."""
+    def relearn(self, known: Transitions, new: Transitions, actions: ActionMap) -> bool:
+        """Condition on these alone, with hyper-parameters that suit `new`, if there is any.
+
+        These are sought from the priors on, in `new` only, for `improve` to go on from: with the
+        noise of a simulation, which has none, real steps next to those of before would have to be
+        explained by ever shorter length scales.
+        """
         before = dict(vars(self))
         try:
-            self._rebuild(known, steps=0)
+            if len(new) > 1:
+                self._forget_scales()
+                spread = torch.linspace(0, len(new) - 1, min(len(new), _TELLING)).long()
+                self._rebuild(new[spread], 5 * self.fit_steps)
+                self._fitted = True
+            self._rebuild(known + new, steps=0)
         except Exception:
             vars(self).update(before)
             raise
         self._slices = 0
-        self._fast = {}
+        self._fast, self._inverses = {}, None
         return True
+
+    def _forget_scales(self) -> None:
+        """Go back to the priors of the hyper-parameters, in the units of what comes next."""
+        self._hyperparameters = Hyperparameters.prior(self.features.outputs, self.features.size)
+        self._inputs, self._targets = self._inputs[:0], self._targets[:0]
 
     def _rebuild(self, data: Transitions, steps: int) -> float:
         """Normalise and choose anew, after `steps` of fitting; return how far those went."""

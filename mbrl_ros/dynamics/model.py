@@ -125,11 +125,12 @@ class DynamicsModel(ABC):
         """Return the transitions that it still learns from; none if a kind does not tell."""
         return Transitions.empty(self.features)
 
-    def relearn(self, known: Transitions, actions: ActionMap) -> bool:
-        """Learn from `known` in place of all that is remembered, after the world has changed.
+    def relearn(self, known: Transitions, new: Transitions, actions: ActionMap) -> bool:
+        """Learn from these in place of all that is remembered, after the world has changed.
 
-        actions: which old action does what an action does now; a kind that cannot start again
-        at once begins from there. Returns False, having done nothing, if it does not offer this.
+        known: from before the change, as it would be now; new: since. actions: which old action
+        does what an action does now; a kind that cannot start again at once begins from there.
+        Returns False, having done nothing, if it does not offer this.
         """
         return False
 

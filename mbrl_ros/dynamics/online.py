@@ -33,10 +33,12 @@ _GROWTH = 1.2
 # world has not changed, the model has only been wrong about it. To ask for more would forfeit what
 # is right in the correction of a young or foreign model, as when simulation gives way to hardware.
 _PROVEN = 40
-# Steps that tell whether the old holds at all, and the share of them in which the old model has to
-# be wrong, corrected or not, for all that is old to be given up: so much of it together would
-# outweigh what is new. If it is wrong in fewer than the last share, the world has not changed.
-_TELLING, _REFUTED, _UPHELD = 10, 0.5, 0.25
+# Steps that tell whether the old is of any use, and how many new ones a feature it takes until the
+# new alone begins to tell as much: of the usual squared change, n steps alone leave about
+# (that number / n)^2 unexplained. If the old leaves more, corrected or not, it is given up: so
+# much of it together would outweigh what is new. If it leaves less than the last share, the world
+# has not changed.
+_TELLING, _ALONE, _UPHELD = 10, 4, 0.1
 # Transitions from which on a model can be contradicted: before, it is only being learned.
 _YOUNG = 100
 # By which factor the noise is widened at most, share of the way that a transition moves it, and
@@ -148,14 +150,16 @@ class OnlineLearner:
         before.restore(self.model.snapshot())
         before.transitions = self.model.transitions
         unchanged = ActionMap.identity(before.features)
-        before.relearn(old, unchanged)  # what has been learned since is of the new world
+        before.relearn(
+            old, self._nothing, unchanged
+        )  # what has been learned since is of the new world
         self.changes += 1
         self.changed_since = int(new.stamps[0])
         self._adaptation = _Adaptation(before, old, new, unchanged)
         half = len(new) // 2
         if half >= _TELLING:
             earlier = correct(before, old, new[:half])
-            self._adaptation.merit = merit(before, earlier, new[half:])
+            self._adaptation.merit = merit(before, earlier, self._adaptation.usual, new[half:])
         if self.adopted.transitions:
             self.widening = max(self.widening, float(_overrun(self.adopted, new).mean()))
         self._revise()
@@ -166,13 +170,13 @@ class OnlineLearner:
         adaptation.new = adaptation.new + new
         assert self.correction is not None
         proven = self.proven
-        adaptation.merit += merit(adaptation.before, self.correction, new)
+        adaptation.merit += merit(adaptation.before, self.correction, adaptation.usual, new)
         if self.proven and not proven and not adaptation.holds:
             self._take_back()
             return
         count = len(adaptation.new)
-        hopeless = adaptation.hopeless and not adaptation.anew
-        if alarmed or hopeless or count >= min(_GROWTH * adaptation.used, _SETTLED):
+        outdone = adaptation.outdone and not adaptation.anew
+        if alarmed or outdone or count >= min(_GROWTH * adaptation.used, _SETTLED):
             self._revise()
 
     def _revise(self) -> None:
@@ -187,8 +191,8 @@ class OnlineLearner:
         if not adaptation.anew:
             # The model in training has taken over the last map already.
             actions = found.actions.after(adaptation.actions)
-            adaptation.actions, adaptation.anew = found.actions, adaptation.hopeless
-            if adaptation.anew or not self.model.relearn(found.apply(old) + new, actions):
+            adaptation.actions, adaptation.anew = found.actions, adaptation.outdone
+            if adaptation.anew or not self.model.relearn(found.apply(old), new, actions):
                 self.model = self._make()
                 self.model.update(new)
             self._held_out = self._nothing
@@ -308,17 +312,24 @@ class _Adaptation:
     anew: bool = False
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the old model mostly errs, as it was and as it is corrected."""
+    def usual(self) -> Tensor:
+        """Mean squared change of each state dimension, (D,)."""
+        old = self.old
+        return self.before.features.deltas(old.states, old.next_states).square().mean(0)
+
+    @property
+    def outdone(self) -> bool:
+        """Whether what is new, alone, tells more than the old model, as it was or corrected."""
         merit = self.merit
-        fewest = min(merit.wrong_without, merit.wrong_corrected)
-        return merit.steps >= _TELLING and fewest > _REFUTED * merit.steps
+        missed = min(merit.missed_without, merit.missed_corrected)
+        alone = (_ALONE * self.before.features.size / len(self.new)) ** 2
+        return merit.steps >= _TELLING and missed > alone * merit.steps
 
     @property
     def holds(self) -> bool:
         """Whether what has been made of the change does better than nothing."""
         if self.anew:
-            return self.merit.wrong_without >= _UPHELD * self.merit.steps
+            return self.merit.missed_without >= _UPHELD * self.merit.steps
         return self.merit.corrected <= self.merit.without
 
 
