@@ -283,7 +283,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     if not simulated:
         left_out.append("simulator")
     names = [name for name in PARTS[values["part"]] if name not in left_out]
-    hearing = ("dynamics_learner", "mpc_planner", "policy_learner")
+    hearing = ("dynamics_learner", "mpc_planner", "policy_learner", "run_monitor")
     own: dict[str, dict[str, ParameterValue]] = {
         "simulator": {"pace": values["pace"], "duration": duration, "seed": seed},
         "state_estimator": {"lockstep": lockstep},

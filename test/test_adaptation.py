@@ -166,6 +166,25 @@ def test_where_no_actuator_explains_it_old_steps_are_corrected_near_new_ones_onl
     assert moved[far, 0].abs().median() < 0.1
 
 
+def test_what_is_off_in_proportion_is_corrected_where_nothing_new_has_been_seen():
+    """As with a mass that is other than it was: every step is longer by a half."""
+
+    def longer(data):
+        change = FEATURES.deltas(data.states, data.next_states)
+        return replace(data, next_states=data.states + 1.5 * change)
+
+    model, old = GaussianProcess(FEATURES, **FAST), world(300, 1)
+    model.update(old)
+    model.improve()
+    new = longer(world(200, 2))
+    found = correct(model, old, new[new.states[:, 0] > 1.0][:25])
+    elsewhere = old[old.states[:, 0] < 0.0]
+    expected = longer(elsewhere).next_states
+    left = FEATURES.deltas(expected, found.apply(elsewhere).next_states)
+    before = FEATURES.deltas(expected, elsewhere.next_states)
+    assert (left.square().mean(0).sqrt() < 0.2 * before.square().mean(0).sqrt()).all()
+
+
 @pytest.mark.parametrize("kind", ["gp", "svgp", "mlp", "ensemble"])
 def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     options = FAST if "gp" in kind else {"hidden": (32, 32), "members": 2}

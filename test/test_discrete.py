@@ -207,7 +207,7 @@ def test_the_graph_of_a_discrete_robot_has_neither_planner_nor_model():
         "simulator",
         "run_monitor",
     ]
-    assert graph["command_guard"].parameters["listeners"] == ["policy_learner"]
+    assert graph["command_guard"].parameters["listeners"] == ["policy_learner", "run_monitor"]
     assert graph["policy_learner"].parameters["policy"] == "dyna_q"
     halves = [{p.executable for p in processes(arguments | {"part": part})} for part in PARTS]
     assert halves[1] == {"command_guard", "policy_controller", "state_estimator", "simulator"}

@@ -110,9 +110,10 @@ class RunMonitor(ManagedNode):
             state = read_named_values(message, self._robot.state_names)
         except ValueError:
             return
-        record, ended = self._record, self._record.ended
+        record, ended, before = self._record, self._record.ended, self._record.now
         record.add_state(_seconds(message), state)
-        self._last_progress = time.monotonic()
+        if record.started is None or record.now > before:
+            self._last_progress = time.monotonic()
         if not record.times or ended:
             return
         self._follow_goal(to_nanoseconds(message.header.stamp), state)
