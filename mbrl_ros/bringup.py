@@ -284,8 +284,14 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         left_out.append("simulator")
     names = [name for name in PARTS[values["part"]] if name not in left_out]
     hearing = ("dynamics_learner", "mpc_planner", "policy_learner", "run_monitor")
+    learning = ("dynamics_learner", "policy_learner")
     own: dict[str, dict[str, ParameterValue]] = {
-        "simulator": {"pace": values["pace"], "duration": duration, "seed": seed},
+        "simulator": {
+            "pace": values["pace"],
+            "duration": duration,
+            "seed": seed,
+            "listeners": [name for name in learning if name not in left_out],
+        },
         "state_estimator": {"lockstep": lockstep},
         "command_guard": {
             "armed": simulated,

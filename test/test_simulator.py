@@ -3,14 +3,17 @@
 """Node `simulator` over real DDS: every sensor and command type, and a world that changes."""
 
 import math
+import time
 from itertools import pairwise
 
 import pytest
 from geometry_msgs.msg import TwistStamped
+from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
-from stack import LATEST, Listener, Process, wait_for
+from stack import LATEST, Diagnosis, Listener, Process, wait_for
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
 from mbrl_ros.robots import load_robot
@@ -120,6 +123,24 @@ def test_an_environments_rewards_and_resets_come_through(listener, tmp_path):
         wait_for(lambda: len(drive.rewards) == 202, "the rewards")
         assert sorted(drive.rewards) == [t * period for t in (*range(1, 201), 203, 204)]
         assert all(-17.0 < reward < 0.0 for reward in drive.rewards.values())
+
+
+def test_sensors_are_silent_until_those_who_learn_hear_rewards(listener, tmp_path):
+    """A reward that is lost in lockstep would be waited for, for ever."""
+    words = ("-p", "robot:=dyna_maze", "-p", "pace:=lockstep", "-p", "listeners:=[a_learner]")
+    heard = []
+    listener.node.create_subscription(
+        Float64MultiArray, "observation", lambda message: heard.append(message), STREAM
+    )
+    diagnosis = Diagnosis(listener, "simulator")
+    with Process(tmp_path, "mbrl_ros.nodes.simulator", ["--ros-args", *words]):
+        wait_for(lambda: diagnosis.values, "the simulator")
+        time.sleep(0.5)  # otherwise it says the same again every 0.1 s
+        assert not heard
+        learner = Node("a_learner", context=listener.node.context)
+        learner.create_subscription(JointState, "reward", lambda message: None, STREAM)
+        wait_for(lambda: heard, "the first message")
+        learner.destroy_node()
 
 
 def test_a_reset_by_service_leaves_out_a_tick(listener, tmp_path):

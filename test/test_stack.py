@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from sensor_msgs.msg import JointState
 from stack import Listener, alive, launch, wait_for
+from typer.testing import CliRunner
 
 from mbrl_ros.bringup import processes
+from mbrl_ros.cli import app
 from mbrl_ros.ros.qos import STREAM
 
 SAFE = [0.0]
@@ -231,8 +233,8 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
             (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
         ):
-            refused = mbrl("goal", *here, *words)
-            assert refused.returncode != 0
+            refused = CliRunner().invoke(app, ["goal", *here, *words])
+            assert refused.exit_code != 0
             assert reason in refused.stderr
         assert mbrl("param", "set", *here, "simulator", "motor_gain", "-0.5").returncode == 0
         assert mbrl("param", "get", *here, "simulator", "motor_gain").stdout == "-0.5\n"
@@ -245,8 +247,8 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             (["set", *here, "simulator", "colour", "1.0"], "simulator has no parameter 'colour'"),
             (["get", *here, "simulator", "colour"], "simulator has no parameter 'colour'"),
         ):
-            refused = mbrl("param", *words)
-            assert refused.returncode == 1
+            refused = CliRunner().invoke(app, ["param", *words])
+            assert refused.exit_code == 1
             assert reason in refused.stderr
         status = mbrl("status", *here, "--once")
         assert status.returncode == 0, status.stderr

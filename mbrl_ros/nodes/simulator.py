@@ -30,6 +30,7 @@ from mbrl_ros.ros.conversions import (
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
 from mbrl_ros.ros.parameters import ROBOT, Parameter, ParameterError, as_float, declare
+from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.qos import LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 from mbrl_ros.sim.plant import DISTURBANCES, make_plant
@@ -83,6 +84,11 @@ PARAMETERS = (
         1000.0,
     ),
     Parameter("seed", 0, "Seed of the plant's start, of noise and of lost messages.", 0),
+    Parameter(
+        "listeners",
+        [],
+        "Nodes that must hear rewards before the sensors speak, in lockstep.",
+    ),
     *_WORLD,
     *_LINE,
     Parameter(
@@ -147,6 +153,11 @@ class Simulator(ManagedNode):
             if self._robot.reward is not None and self._plant.reward is not None
             else None
         )
+        # In lockstep a reward that is lost is waited for.
+        heard: dict[str, list[str]] = {}
+        if self._lockstep and self._rewards is not None:
+            heard[self._rewards.topic_name] = values["listeners"]
+        self._peers = Peers(self, heard)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", STREAM)
         self._prepare_changes(values)
         self._measure()
@@ -386,7 +397,7 @@ class Simulator(ManagedNode):
     # -- messages ---------------------------------------------------------------------------
 
     def _repeat(self) -> None:
-        if time.monotonic() - self._last_published >= _REPEAT:
+        if time.monotonic() - self._last_published >= _REPEAT and not self._peers.missing():
             self._publish()
 
     def _measure(self) -> None:
