@@ -150,9 +150,8 @@ class OnlineLearner:
         before.restore(self.model.snapshot())
         before.transitions = self.model.transitions
         unchanged = ActionMap.identity(before.features)
-        before.relearn(
-            old, self._nothing, unchanged
-        )  # what has been learned since is of the new world
+        # What has been learned since is of the new world.
+        before.relearn(old, self._nothing, unchanged)
         self.changes += 1
         self.changed_since = int(new.stamps[0])
         self._adaptation = _Adaptation(before, old, new, unchanged)
