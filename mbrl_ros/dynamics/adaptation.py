@@ -143,6 +143,10 @@ class ErrorModel:
                 best, self._weights, self._chosen = likelihood, solved, (near, linear)
         self.likelihood = float(best) - len(new) * float(self._size.log().sum())
 
+    def share(self, usual: Tensor) -> float:
+        """Return how large the squared errors are beside the usual squared changes (D,)."""
+        return float((self._size.square() / (usual + 1e-18)).mean())
+
     def mean(self, data: Transitions) -> Tensor:
         """Return the expected errors (N, D) of steps."""
         near, linear = self._chosen

@@ -39,6 +39,9 @@ _PROVEN = 40
 # much of it together would outweigh what is new. If it leaves less than the last share, the world
 # has not changed.
 _TELLING, _ALONE, _UPHELD = 10, 4, 0.1
+# Share of the usual squared change below which errors that a map of actions leaves are none:
+# scales and noise that were found in the old suit the new as well.
+_SAME = 3e-3
 # Transitions from which on a model can be contradicted: before, it is only being learned.
 _YOUNG = 100
 # By which factor the noise is widened at most, share of the way that a transition moves it, and
@@ -191,7 +194,10 @@ class OnlineLearner:
             # The model in training has taken over the last map already.
             actions = found.actions.after(adaptation.actions)
             adaptation.actions, adaptation.anew = found.actions, adaptation.outdone
-            if adaptation.anew or not self.model.relearn(found.apply(old), new, actions):
+            known, strange = found.apply(old), new
+            if found.errors.share(adaptation.usual) < _SAME:
+                known, strange = known + new, self._nothing
+            if adaptation.anew or not self.model.relearn(known, strange, actions):
                 self.model = self._make()
                 self.model.update(new)
             self._held_out = self._nothing
