@@ -14,6 +14,7 @@ from torch import Tensor
 from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
+from mbrl_ros.dynamics.normaliser import Normaliser
 
 # Deviation of errors that are of no consequence, as a share of a dimension's usual change.
 _NEGLIGIBLE = 0.02
@@ -84,7 +85,7 @@ class Merit:
 def merit(model: DynamicsModel, found: Correction, usual: Tensor, fresh: Transitions) -> Merit:
     """Judge a correction of an old model by steps that came after it was found.
 
-    usual (D,): mean squared change of each state dimension.
+    usual (D,): see `usual_change`.
     """
     deviation = _deviation(model, fresh, fresh)
     unchanged = ActionMap.identity(model.features)
@@ -117,12 +118,9 @@ class ErrorModel:
         self, model: DynamicsModel, actions: ActionMap, old: Transitions, new: Transitions
     ) -> None:
         self._model, self._actions = model, actions
-        known = self._columns(old)
-        self._mean, self._spread = known.mean(0), known.std(0).clamp_min(1e-9)
-        both = torch.cat([self._inputs(old), self._inputs(new)])
-        scale = both.std(0)
-        self._scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-        self._new, self._lines = self._inputs(new) / self._scale, self._linear(new)
+        self._columns_of_old = Normaliser.of(self._columns(old))
+        self._all_inputs = Normaliser.of(torch.cat([self._inputs(old), self._inputs(new)]))
+        self._new, self._lines = self._all_inputs.normalise(self._inputs(new)), self._linear(new)
         errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
         targets = errors / self._size
@@ -150,7 +148,8 @@ class ErrorModel:
     def mean(self, data: Transitions) -> Tensor:
         """Return the expected errors (N, D) of steps."""
         near, linear = self._chosen
-        squares = torch.cdist(self._inputs(data) / self._scale, self._new).square()
+        inputs = self._all_inputs.normalise(self._inputs(data))
+        squares = torch.cdist(inputs, self._new).square()
         kernel = self._near(squares, near) + linear * self._linear(data) @ self._lines.T
         return (kernel @ self._weights) * self._size
 
@@ -171,7 +170,7 @@ class ErrorModel:
 
     def _linear(self, data: Transitions) -> Tensor:
         """Return regressors (N, F + D + 1), as large together as one number of variance one."""
-        scaled = (self._columns(data) - self._mean) / self._spread
+        scaled = self._columns_of_old.normalise(self._columns(data))
         regressors = torch.cat([scaled, torch.ones(len(data), 1).to(scaled)], 1)
         return regressors / regressors.shape[1] ** 0.5
 
@@ -195,9 +194,14 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     return found if found.errors.likelihood - price > simple.errors.likelihood else simple
 
 
+def usual_change(model: DynamicsModel, data: Transitions) -> Tensor:
+    """Return the mean squared change (D,) of each state dimension in one step."""
+    return model.features.deltas(data.states, data.next_states).square().mean(0)
+
+
 def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:
     """Return the deviations (N, D) in which errors on `data` are counted."""
-    change = model.features.deltas(usual.states, usual.next_states).square().mean(0)
+    change = usual_change(model, usual)
     _, variance = model.predict(data.states, data.actions)
     return (variance + _NEGLIGIBLE**2 * change + 1e-18).sqrt()
 

@@ -108,7 +108,8 @@ class Hyperparameters:
         the time; nor do the two then have to be loaded, for seconds, while the robot moves.
         """
         medians, spreads = _priors(inputs.shape[1])
-        values = torch.cat([self.log_lengthscale, self._scales()], dim=1)  # (K, F + 2)
+        scales = torch.stack([self.log_signal, self.log_noise], dim=1)
+        values = torch.cat([self.log_lengthscale, scales], dim=1)  # (K, F + 2)
         mean, square = torch.zeros_like(values), torch.zeros_like(values)
         for step in range(1, steps + 1):
             present = Hyperparameters._of(values)
@@ -118,9 +119,6 @@ class Hyperparameters:
             size = (square / (1.0 - _SQUARE_KEPT**step)).sqrt() + 1e-8
             values = values + _RATE * mean / (1.0 - _MEAN_KEPT**step) / size
         return Hyperparameters._of(values)
-
-    def _scales(self) -> Tensor:
-        return torch.stack([self.log_signal, self.log_noise], dim=1)
 
     @staticmethod
     def _of(values: Tensor) -> Hyperparameters:

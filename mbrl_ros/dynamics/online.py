@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
-from mbrl_ros.dynamics.adaptation import Correction, Merit, correct, merit
+from mbrl_ros.dynamics.adaptation import Correction, Merit, correct, merit, usual_change
 from mbrl_ros.dynamics.change import ChangeDetector
 from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
@@ -318,9 +318,8 @@ class _Adaptation:
 
     @property
     def usual(self) -> Tensor:
-        """Mean squared change of each state dimension, (D,)."""
-        old = self.old
-        return self.before.features.deltas(old.states, old.next_states).square().mean(0)
+        """What usually changed in a step of the old world, (D,)."""
+        return usual_change(self.before, self.old)
 
     @property
     def outdone(self) -> bool:
