@@ -78,7 +78,7 @@ TASKS = {
     task.name: task
     for task in (
         _task("pendulum", PENDULUM, 5000, -200.0),
-        _task("half-cheetah", HALF_CHEETAH, 10_000),
+        _task("half-cheetah", HALF_CHEETAH, 20_000),
     )
 }
 
