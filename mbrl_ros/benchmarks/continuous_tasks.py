@@ -336,6 +336,17 @@ TASKS = (
                 samples=100,
                 episodes=2,
             ),
+            # Half of the horizon and of the candidates: a policy sees the rest.
+            "mpc+policy": planner(
+                PENDULUM,
+                lambda: load_robot("gym/Pendulum-v1"),
+                most=400,
+                horizon=10,
+                samples=50,
+                episodes=2,
+                policy=IMAGINED_MEANWHILE,
+                trusted=100,
+            ),
         },
         target=-200.0,
     ),
