@@ -3,7 +3,6 @@
 """Node `simulator` over real DDS: every sensor and command type, and a world that changes."""
 
 import math
-import time
 from itertools import pairwise
 
 import pytest
@@ -12,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
-from stack import LATEST, Diagnosis, Listener, Process, wait_for
+from stack import LATEST, Listener, Process, node, wait_for
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
@@ -126,21 +125,28 @@ def test_an_environments_rewards_and_resets_come_through(listener, tmp_path):
 
 
 def test_sensors_are_silent_until_those_who_learn_hear_rewards(listener, tmp_path):
-    """A reward that is lost in lockstep would be waited for, for ever."""
-    words = ("-p", "robot:=dyna_maze", "-p", "pace:=lockstep", "-p", "listeners:=[a_learner]")
+    """A reward that is lost in lockstep would be waited for, for ever. The log says for whom."""
     heard = []
     listener.node.create_subscription(
         Float64MultiArray, "observation", lambda message: heard.append(message), STREAM
     )
-    diagnosis = Diagnosis(listener, "simulator")
-    with Process(tmp_path, "mbrl_ros.nodes.simulator", ["--ros-args", *words]):
-        wait_for(lambda: diagnosis.values, "the simulator")
-        time.sleep(0.5)  # otherwise it says the same again every 0.1 s
-        assert not heard
+    parameters = ("robot:=dyna_maze", "pace:=lockstep", "listeners:=[a_learner, a_monitor]")
+    there = Node("a_monitor", context=listener.node.context)
+    there.create_subscription(JointState, "reward", lambda message: None, STREAM)
+    missing = "waiting for nodes that have to listen: a_learner on {}; start them"
+    others = ("robot:=dyna_maze", "lockstep:=true", "listeners:=[a_learner]")
+    with (
+        node(tmp_path, "simulator", *parameters) as simulator,
+        node(tmp_path, "command_guard", *others) as guard,
+    ):
+        wait_for(lambda: missing.format("/reward") in simulator.output, "the warning")
+        assert not heard  # otherwise it would have said the same every 0.1 s
+        wait_for(lambda: missing.format("/applied_action") in guard.output, "that of the guard")
         learner = Node("a_learner", context=listener.node.context)
         learner.create_subscription(JointState, "reward", lambda message: None, STREAM)
         wait_for(lambda: heard, "the first message")
         learner.destroy_node()
+    there.destroy_node()
 
 
 def test_a_reset_by_service_leaves_out_a_tick(listener, tmp_path):
