@@ -56,12 +56,12 @@ from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, Exploration, RobotSpec
 from mbrl_ros.ros.conversions import (
     UNSTEERED,
-    named_values,
     read_named_values,
     to_nanoseconds,
     to_time,
 )
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
+from mbrl_ros.ros.loop import ControlLoop
 from mbrl_ros.ros.parameters import (
     ROBOT,
     Parameter,
@@ -70,7 +70,6 @@ from mbrl_ros.ros.parameters import (
     declare,
     from_setting,
 )
-from mbrl_ros.ros.peers import Peers
 from mbrl_ros.ros.planar import PlanarView
 from mbrl_ros.ros.qos import LATCHED, LATEST, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
@@ -242,9 +241,6 @@ class MpcPlanner(ManagedNode):
         self._model_came = math.nan  # when the last one did, seconds of the steady clock
         self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
-        self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a model
-        self._answered = -1  # stamp of the last state that an action was sent for
-        self._last_action = JointState()
         self._awaiting_applied = False
         self._driven = False  # whether the guard has sent the last action
         self._delay = DelayCompensation(
@@ -253,7 +249,6 @@ class MpcPlanner(ManagedNode):
 
         self._stops = EndStops(robot) if values["brake_for_limits"] else None
 
-        self._ticks = 0
         self._ticks_by = {"random": 0, "mpc": 0, "policy": 0}  # who chose the action
         self._acting = "random"  # who did last
         self._guide: Policy | None = None  # that helps to plan
@@ -262,15 +257,14 @@ class MpcPlanner(ManagedNode):
         self._failed = 0
         self._failed_in_a_row = 0
         self._discarded = 0
-        self._rejected = 0
+        self._rejected_goals = 0
         self._rejected_snapshots = {"model": 0, "policy": 0}
         self._left_to_guard = False
         self._stage_cost = float("nan")
         self._limits = Limits(robot, self._planner.horizon)
         self._plan_ms: deque[float] = deque(maxlen=_WINDOW)
 
-        self._actions = self.create_publisher(JointState, "action", LATEST)
-        self._peers = Peers(self, {"action": ["command_guard"]})
+        self._loop = ControlLoop(self, robot, self._answer)
         self._plans = self.create_publisher(JointTrajectory, "plan", LATEST)
         self._view = PlanarView(self, robot, self._change_goal) if robot.planar else None
         self.create_subscription(UInt8MultiArray, "model", self._on_model, LATCHED)
@@ -278,7 +272,6 @@ class MpcPlanner(ManagedNode):
             self.create_subscription(UInt8MultiArray, "policy", self._on_policy, LATCHED)
         self.create_subscription(JointState, "goal", self._on_goal, LATEST)
         self.create_subscription(JointState, "applied_action", self._on_applied, STREAM)
-        self.create_subscription(JointState, "state", self._on_state, LATEST)
         self._diagnostics = Diagnostics(self, robot.name, self._report)
         self._preparation.start()
         self.get_logger().info("waiting for the learner and the first state")
@@ -368,7 +361,7 @@ class MpcPlanner(ManagedNode):
         try:
             self._change_goal(message.name, message.position)
         except ValueError as error:
-            self._rejected += 1
+            self._rejected_goals += 1
             self.get_logger().error(f"goal refused: {error}", throttle_duration_sec=1.0)
 
     def _change_goal(self, names: Sequence[str], values: Sequence[float]) -> None:
@@ -419,43 +412,26 @@ class MpcPlanner(ManagedNode):
         while self._prepared:
             self._prepared.popleft()()
         self._swap_ms = max(self._swap_ms, 1e3 * (time.perf_counter() - begin))
-        if self._waiting is not None:
-            self._answer(*self._waiting)
+        self._loop.retry()
 
     # -- control ----------------------------------------------------------------------------
 
-    def _on_state(self, message: JointState) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
-        if stamp == self._answered:
-            self._actions.publish(self._last_action)  # the guard may have come late
-            return
-        try:
-            state = read_named_values(message, self._robot.state_names)
-            if not all(math.isfinite(value) for value in state):
-                raise ValueError(f"{state} holds a value that is not finite")
-        except ValueError as error:
-            self._rejected += 1
-            self.get_logger().error(f"state dropped: {error}", throttle_duration_sec=1.0)
-            return
-        self._answer(stamp, state)
-
-    def _answer(self, stamp: int, state: list[float]) -> None:
-        """Send the action of one tick, once the guard and a model are there."""
-        self._waiting = (stamp, state)
+    def _answer(self, stamp: int, state: list[float]) -> bool:
+        """Send the action of one tick, once a model, and in lockstep a policy, is there."""
         model = self._models.at(stamp)
-        if model is None or self._policy_overdue() or self._peers.missing():
-            return
-        self._waiting = None
+        if model is None or self._policy_overdue(stamp):
+            return False
         begin = time.perf_counter()
         action, problem = self._choose(stamp, state, model)
         if action is None:
             self._limits.forget_promises()
-            return
-        self._last_action = named_values(stamp, self._robot.action_names, action)
-        self._actions.publish(self._last_action)
+            return True
+        skipped = self._loop.send(stamp, action)
         seconds = time.perf_counter() - begin
         self._plan_ms.append(1e3 * seconds)
-        missed = self._count(stamp)
+        late = self.get_clock().now().nanoseconds - stamp > self._period
+        missed = skipped + int(late)  # ticks without an action in their own period
+        self._missed += missed
         self._delay.answered(stamp, action)
         self._awaiting_applied, self._driven = True, False
         self._publish_plan(stamp)
@@ -465,14 +441,11 @@ class MpcPlanner(ManagedNode):
             self._limits.ticked(seconds, missed, self._plan is not None and self._plan.hurried)
         if problem is not None:
             self._watch(stamp, problem, model)
+        return True
 
-    def _policy_overdue(self) -> bool:
-        """Whether the tick that waits has to wait for a policy, as in lockstep."""
-        return (
-            self._controller != "mpc"
-            and self._waiting is not None
-            and self._policies.overdue(self._waiting[0])
-        )
+    def _policy_overdue(self, stamp: int) -> bool:
+        """Whether a tick has to wait for a policy, as in lockstep."""
+        return self._controller != "mpc" and self._policies.overdue(stamp)
 
     def _move_at_random(self, present: Tensor, goal: Tensor) -> list[float]:
         """Return the action (A,) of a tick that is not planned."""
@@ -485,9 +458,9 @@ class MpcPlanner(ManagedNode):
 
         While the first model takes its time, a robot that only moves at random drifts away.
         """
-        if self._ticks // self._bout_ticks % 2:
+        if self._loop.ticks // self._bout_ticks % 2:
             return torch.tensor(self._robot.safe_action)
-        return self._exploration[self._ticks % _EXPLORATION_STEPS]
+        return self._exploration[self._loop.ticks % _EXPLORATION_STEPS]
 
     def _choose(
         self, stamp: int, state: list[float], model: DynamicsModel
@@ -523,9 +496,9 @@ class MpcPlanner(ManagedNode):
             if reaction is not None:
                 self._stage_cost = self._cost_now(present, reaction, goal_now)
                 return reaction.tolist(), None
-        if self._ticks == 0 and model.transitions:
+        if self._loop.ticks == 0 and model.transitions:
             self._exploration_ticks = 0  # started from a model that knows something
-        if model.transitions == 0 or self._ticks < self._exploration_ticks:
+        if model.transitions == 0 or self._loop.ticks < self._exploration_ticks:
             return self._move_at_random(present, goal_now), None
         self._acting = "mpc"
         if self._controller == "mpc+policy":
@@ -573,7 +546,7 @@ class MpcPlanner(ManagedNode):
             goal=goal,
             previous_action=before,
             delay_fraction=fraction,
-            seed=self._seed * 1_000_003 + self._ticks,
+            seed=self._seed * 1_000_003 + self._loop.ticks,
             time_budget=self._time_to_plan(stamp),
         )
 
@@ -641,19 +614,6 @@ class MpcPlanner(ManagedNode):
             float(promised[0]),
         )
 
-    def _count(self, stamp: int) -> int:
-        """Count the tick, and as missed every tick without an action in its own period.
-
-        Returns how many were missed.
-        """
-        skipped = (stamp - self._answered) // self._period - 1 if self._answered >= 0 else 0
-        late = self.get_clock().now().nanoseconds - stamp > self._period
-        missed = max(skipped, 0) + int(late)
-        self._missed += missed
-        self._ticks += 1
-        self._answered = stamp
-        return missed
-
     def _on_applied(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         self._moved_since += 1
@@ -664,7 +624,7 @@ class MpcPlanner(ManagedNode):
                 self._delay.applied(stamp, applied)
         if self._awaiting_applied:
             self._awaiting_applied = False
-            self._delay.observe((stamp - self._answered) / NANOSECONDS)
+            self._delay.observe((stamp - self._loop.answered) / NANOSECONDS)
 
     def _publish_plan(self, stamp: int) -> None:
         if self._plan is not None and self._view is not None:
@@ -693,17 +653,17 @@ class MpcPlanner(ManagedNode):
         times = sorted(self._plan_ms)
         if self._models.empty:
             text = "waiting for the learner"
-        elif self._ticks == 0:
-            text = "waiting for the first state"
+        elif self._loop.ticks == 0:
+            waiting = self._loop.waiting
+            overdue = waiting is not None and self._policy_overdue(waiting)
+            text = "waiting for the policy learner" if overdue else "waiting for the first state"
         else:
             text = _PHASES[self._acting]
         if self._left_to_guard:
             text = "no plan: the robot is left to the guard"
-        if not (self._ticks or self._models.empty) and self._policy_overdue():
-            text = "waiting for the policy learner"
         phase = text
         outdated = False
-        if self._controller != "mpc" and self._policies.absence and self._ticks:
+        if self._controller != "mpc" and self._policies.absence and self._loop.ticks:
             outdated = self._policies.outdated
             if self._controller == "mpc+policy":
                 text += f" without a policy: {self._policies.absence}"
@@ -720,7 +680,8 @@ class MpcPlanner(ManagedNode):
             text += f"; no model for {model_age:.0f} s, going on with the one there is"
         # A model that is not good enough yet is no fault: it is being learned.
         late = verdict.limited_by == "planner" or self._left_to_guard
-        refused = self._rejected or any(self._rejected_snapshots.values())
+        rejected = self._loop.rejected + self._rejected_goals
+        refused = rejected or any(self._rejected_snapshots.values())
         bad = late or silent or outdated or self._failed or refused
         policy = self._policies.info
         nothing = float("nan")
@@ -731,7 +692,7 @@ class MpcPlanner(ManagedNode):
                 "phase": phase,
                 "limited_by": verdict.limited_by,
                 "controller": self._controller,
-                "ticks": self._ticks,
+                "ticks": self._loop.ticks,
                 "mpc_ticks": self._ticks_by["mpc"],
                 "guided_ticks": self._guided,
                 "policy_ticks": self._ticks_by["policy"],
@@ -763,7 +724,7 @@ class MpcPlanner(ManagedNode):
                 "failed_plans": self._failed,
                 "braked_actions": self._stops.braked if self._stops else 0,
                 "discarded_trajectories": self._discarded,
-                "rejected_messages": self._rejected,
+                "rejected_messages": rejected,
                 "rejected_models": self._rejected_snapshots["model"],
                 "rejected_policies": self._rejected_snapshots["policy"],
             },

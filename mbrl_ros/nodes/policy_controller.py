@@ -9,7 +9,6 @@ import time
 from collections import deque
 
 import torch
-from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 
 from mbrl_ros.dynamics.snapshot import SnapshotError
@@ -17,11 +16,10 @@ from mbrl_ros.dynamics.succession import Succession
 from mbrl_ros.imagination.snapshot import PolicyInfo
 from mbrl_ros.imagination.tables import TablePolicy, decode_table
 from mbrl_ros.robots import load_robot
-from mbrl_ros.ros.conversions import named_values, read_named_values, to_nanoseconds
 from mbrl_ros.ros.diagnostics import OK, WARN, Diagnostics, Report
+from mbrl_ros.ros.loop import ControlLoop
 from mbrl_ros.ros.parameters import ROBOT, Parameter, declare
-from mbrl_ros.ros.peers import Peers
-from mbrl_ros.ros.qos import LATCHED, LATEST
+from mbrl_ros.ros.qos import LATCHED
 from mbrl_ros.ros.runtime import ManagedNode, run
 
 PARAMETERS = (
@@ -46,20 +44,15 @@ class PolicyController(ManagedNode):
         values = declare(self, PARAMETERS)
         torch.set_num_threads(1)
         self._robot = load_robot(values["robot"])
-        self._known = TablePolicy(self._robot)  # a robot that it is not for is refused now
+        known = TablePolicy(self._robot)  # a robot that it is not for is refused now
         self._lockstep = values["lockstep"]
         self._generator = torch.Generator().manual_seed(values["seed"])
         self._policies: Succession[PolicyInfo, TablePolicy] = Succession(self._lockstep)
-        self._waiting: tuple[int, list[float]] | None = None  # tick that waits for a table
-        self._answered = -1  # stamp of the last state that an action was sent for
-        self._last_action = JointState()
-        self._ticks = self._policy_ticks = self._missed = 0
-        self._rejected = self._rejected_policies = 0
+        self._policy_ticks = self._missed = self._rejected_policies = 0
         self._act_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._actions = self.create_publisher(JointState, "action", LATEST)
-        self._peers = Peers(self, {"action": ["command_guard"]})
+        # A state that no table has is refused now, and not when a table comes.
+        self._loop = ControlLoop(self, self._robot, self._answer, known.state_number)
         self.create_subscription(UInt8MultiArray, "policy", self._on_policy, LATCHED)
-        self.create_subscription(JointState, "state", self._on_state, LATEST)
         self._diagnostics = Diagnostics(self, self._robot.name, self._report)
         self.get_logger().info("waiting for the policy learner and the first state")
 
@@ -71,40 +64,21 @@ class PolicyController(ManagedNode):
             self.get_logger().error(f"policy refused, the old one stays: {error}")
             return
         self._policies.add(info, policy)
-        if self._waiting is not None:
-            self._answer(*self._waiting)
+        self._loop.retry()
 
-    def _on_state(self, message: JointState) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
-        if stamp == self._answered:
-            self._actions.publish(self._last_action)  # the guard may have come late
-            return
-        try:
-            state = read_named_values(message, self._robot.state_names)
-            self._known.state_number(state)  # now, and not when a table comes
-        except ValueError as error:
-            self._rejected += 1
-            self.get_logger().error(f"state dropped: {error}", throttle_duration_sec=1.0)
-            return
-        self._answer(stamp, state)
-
-    def _answer(self, stamp: int, state: list[float]) -> None:
-        """Send the action of one tick, once the guard and a table are there."""
-        self._waiting = (stamp, state)
+    def _answer(self, stamp: int, state: list[float]) -> bool:
+        """Send the action of one tick, once a table is there."""
         policy, info = self._policies.at(stamp), self._policies.info
-        if policy is None or info is None or self._peers.missing():
-            return
-        self._waiting = None
+        if policy is None or info is None:
+            return False
         begin = time.perf_counter()
         action = policy.sample(torch.tensor([state]), self._generator)[0]
-        self._last_action = named_values(stamp, self._robot.action_names, action.tolist())
-        self._actions.publish(self._last_action)
+        skipped = self._loop.send(stamp, action.tolist())
         self._act_ms.append(1e3 * (time.perf_counter() - begin))
-        if not self._lockstep and self._answered >= 0:
-            self._missed += max((stamp - self._answered) // self._robot.period_nanoseconds - 1, 0)
-        self._answered = stamp
-        self._ticks += 1
+        if not self._lockstep:
+            self._missed += skipped
         self._policy_ticks += info.updates > 0
+        return True
 
     def on_shutdown(self) -> None:
         """Publish the last numbers."""
@@ -114,7 +88,7 @@ class PolicyController(ManagedNode):
         info = self._policies.info
         if self._policies.empty:
             text = "waiting for the policy learner"
-        elif self._ticks == 0:
+        elif self._loop.ticks == 0:
             text = "waiting for the first state"
         elif info is None or info.updates == 0:
             text = "moving at random"
@@ -123,11 +97,11 @@ class PolicyController(ManagedNode):
         times = sorted(self._act_ms)
         nothing = float("nan")
         return (
-            WARN if self._rejected or self._rejected_policies else OK,
+            WARN if self._loop.rejected or self._rejected_policies else OK,
             text,
             {
                 "phase": text,
-                "ticks": self._ticks,
+                "ticks": self._loop.ticks,
                 "policy_ticks": self._policy_ticks,
                 "policy_generation": info.generation if info else 0,
                 "policy_updates": info.updates if info else 0,
@@ -136,7 +110,7 @@ class PolicyController(ManagedNode):
                 "plan_ms_median": times[len(times) // 2] if times else nothing,
                 "plan_ms_p99": times[int(0.99 * (len(times) - 1))] if times else nothing,
                 "plan_ms_max": times[-1] if times else nothing,
-                "rejected_messages": self._rejected,
+                "rejected_messages": self._loop.rejected,
                 "rejected_policies": self._rejected_policies,
             },
         )
