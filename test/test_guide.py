@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from cart import STEP, Cart
 from pydantic import TypeAdapter
 
-from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.imagination.policy import Policy
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.guide import PolicyGuide
@@ -20,39 +19,12 @@ from mbrl_ros.planning.objective import Objective
 from mbrl_ros.planning.planner import PlanningError, Problem, actions_in_force, make_planner
 from mbrl_ros.robots.spec import Cost
 
-STEP = 0.05
 SCALE = 0.1  # reward a unit of stage cost
 BOUNDS = ([-10.0], [10.0])
 KINDS = PLANNERS.built_in()
 SAMPLING = [kind for kind in KINDS if kind != "ilqr"]
 A, B = np.array([[1.0, STEP], [0.0, 1.0]]), np.array([[STEP * STEP], [STEP]])
 Q, R = np.diag([6.0, 0.05]), np.array([[0.02]])
-
-
-class Cart(DynamicsModel):
-    """A 1 kg cart; the other two dimensions of the cart-pole stay as they are."""
-
-    kind = "cart"
-
-    def __init__(self, poison=math.inf):
-        super().__init__(FeatureMap([False, False, True, False], 1))
-        self.poison = poison
-
-    def update(self, data):
-        raise NotImplementedError
-
-    def outputs(self, states, actions):
-        change = torch.zeros_like(states)
-        change[:, 1] = STEP * actions[:, 0]
-        change[:, 0] = STEP * (states[:, 1] + change[:, 1])
-        change[:, 0] = torch.where(actions[:, 0] > self.poison, torch.nan, change[:, 0])
-        return change, torch.zeros_like(change)
-
-    def snapshot(self):
-        return {}
-
-    def restore(self, tensors):
-        pass
 
 
 class Regulator:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from cart import STEP, Cart
 from pydantic import TypeAdapter
 
-from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.kinds import COSTS, PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.mppi import MPPI
@@ -26,35 +25,6 @@ from mbrl_ros.planning.planner import (
     make_planner,
 )
 from mbrl_ros.robots.spec import Cost
-
-STEP = 0.05
-
-
-class Cart(DynamicsModel):
-    """A 1 kg cart without a pole; `poison` spoils predictions where the action exceeds it."""
-
-    kind = "cart"
-
-    def __init__(self, poison=math.inf):
-        super().__init__(FeatureMap([False, False, True, False], 1))
-        self.poison = poison
-
-    def update(self, data):
-        raise NotImplementedError
-
-    def outputs(self, states, actions):
-        force = actions[:, 0]
-        velocity = states[:, 1] + STEP * force
-        position = states[:, 0] + STEP * velocity
-        position = torch.where(force > self.poison, torch.nan, position)
-        after = torch.stack([position, velocity, states[:, 2], states[:, 3]], -1)
-        return after - states, torch.zeros_like(after)
-
-    def snapshot(self):
-        return {}
-
-    def restore(self, tensors):
-        pass
 
 
 @pytest.fixture

@@ -7,43 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cart import STEP, Cart
 
-from mbrl_ros.dynamics.features import FeatureMap
-from mbrl_ros.dynamics.model import DynamicsModel, Transitions
+from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.planning.planner import Plan, Problem
 from mbrl_ros.planning.stops import EndStops
 
-PERIOD = 0.05
 RAIL = 1.8
 FULL = 10.0
-
-
-class Cart(DynamicsModel):
-    """What is believed of a cart of 1 kg without a pole; deviation: of its velocity."""
-
-    kind = "cart"
-    transitions = 1
-
-    def __init__(self, deviation=0.0):
-        super().__init__(FeatureMap([False, False, True, False], 1))
-        self.deviation = deviation
-
-    def update(self, data):
-        raise NotImplementedError
-
-    def outputs(self, states, actions):
-        after = torch.zeros_like(states)
-        after[:, 1] = PERIOD * actions[:, 0]
-        after[:, 0] = PERIOD * (states[:, 1] + 0.5 * after[:, 1])
-        variance = torch.zeros_like(after)
-        variance[:, 1] = self.deviation**2
-        return after, variance
-
-    def snapshot(self):
-        return {}
-
-    def restore(self, tensors):
-        pass
 
 
 def heeded(robot, position, velocity, wished, model=None, **settings):
@@ -66,9 +37,9 @@ def test_a_cart_driven_at_its_stop_brakes_in_time_though_the_model_is_wrong(
         stops.observe(stamp, state.tolist())
         problem = Problem(state, torch.zeros(2), torch.zeros(1))
         action = float(stops.nearest(Cart(), problem, torch.tensor([side * FULL]), stamp, ahead=0))
-        change = PERIOD * (action + side * wind) / mass
+        change = STEP * (action + side * wind) / mass
         state = torch.tensor(
-            [state[0] + PERIOD * (state[1] + 0.5 * change), state[1] + change, 0.0, 0.0]
+            [state[0] + STEP * (state[1] + 0.5 * change), state[1] + change, 0.0, 0.0]
         )
         assert abs(float(state[0])) < RAIL
     assert abs(float(state[0])) > 1.4  # it goes near: nothing else is forbidden
@@ -103,7 +74,7 @@ def test_predictions_that_have_erred_towards_the_stop_are_corrected(cartpole):
         for tick in range(10):
             stops.nearest(model, far, wished, tick * period, ahead=2)
             # Half a metre a second away from what the tick three before had to expect.
-            stops.observe(tick * period, [0.0, PERIOD * FULL + error, 0.0, 0.0])
+            stops.observe(tick * period, [0.0, STEP * FULL + error, 0.0, 0.0])
         action = stops.nearest(model, near, wished, 10 * period, ahead=2)
         assert (float(action) < FULL) == changed
 
@@ -172,6 +143,6 @@ def test_a_plan_that_was_changed_predicts_what_it_now_does(cartpole):
     changed = EndStops(cartpole).heed(Cart(), problem, plan, stamp=0, ahead=0)
     assert float(changed.actions[0]) == -FULL
     assert changed.actions[1:].tolist() == plan.actions[1:].tolist()
-    assert float(changed.states[1, 1]) == pytest.approx(3.0 - 0.5 * PERIOD * FULL)
+    assert float(changed.states[1, 1]) == pytest.approx(3.0 - 0.5 * STEP * FULL)
     inward = replace(problem, state=-state * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     assert EndStops(cartpole).heed(Cart(), inward, plan, stamp=0, ahead=0) is plan
