@@ -125,6 +125,15 @@ def test_data_tell_better_than_the_model_what_actions_do(cartpole):
     assert heeded(cartpole, 1.5, 3.0, FULL, Rested(driven(40, lambda number: 0.0))) == FULL
 
 
+def test_no_tick_looks_at_the_data_of_a_model_that_was_prepared(cartpole):
+    stops, model = EndStops(cartpole), Rested(driven(40))
+    stops.prepare(model)
+    model.data = None  # of no use any more
+    near = Problem(torch.tensor([1.5, 3.0, 0.0, 0.0]), torch.zeros(2), torch.zeros(1))
+    for stamp in range(2):
+        assert float(stops.nearest(model, near, torch.tensor([FULL]), stamp, ahead=0)) == -FULL
+
+
 def test_a_robot_that_is_driven_but_stays_at_its_stop_rests_there(cartpole):
     stops, idle = EndStops(cartpole), EndStops(cartpole)
     for tick in range(20):

@@ -405,6 +405,8 @@ class MpcPlanner(ManagedNode):
         info = decode(data, model, self._robot)
         for remark in self._planner.prepare(model):
             self.get_logger().info(remark)
+        if self._stops is not None:
+            self._stops.prepare(model)
         self._prepared.append(partial(self._models.add, info, model))
 
     def _swap(self) -> None:

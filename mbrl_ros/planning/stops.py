@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -84,13 +85,21 @@ class EndStops:
                 self._stops.append(_Stop(index, rate, 1.0, upper - margin, margin))
                 self._stops.append(_Stop(index, rate, -1.0, -lower - margin, margin))
         self._gain: Tensor | None = None  # (A, D)
-        self._known: DynamicsModel | None = None  # whose data have been looked at
-        self._told: Tensor | None = None  # what they say, (A, D)
+        # What the data of each model say of it, (A, D).
+        self._told: WeakKeyDictionary[DynamicsModel, Tensor | None] = WeakKeyDictionary()
         self._patience = max(round(_RESTING / robot.period), 1)
         self._at_stop = 0  # ticks
         self._expected: deque[tuple[int, Tensor]] = deque(maxlen=_WAITING)  # by stamp
         self._error = torch.zeros(len(robot.state))  # mean of late, found less predicted
         self.braked = 0
+
+    def prepare(self, model: DynamicsModel) -> None:
+        """Look at the data of a model before its first tick, which then need not.
+
+        May run in another thread than the ticks.
+        """
+        if self._stops and model.transitions:
+            self._told[model] = _gain(model)
 
     def observe(self, stamp: int, state: Sequence[float], driven: bool = True) -> None:
         """Take the state (D,) of a tick, in nanoseconds, to see what predictions were worth.
@@ -198,10 +207,11 @@ class EndStops:
         before = problem.previous_action.expand(1, -1)
         actions = torch.cat([torch.lerp(action[None], before, problem.delay_fraction), low, high])
         mean, variance = model.predict(problem.state.expand(len(actions), -1), actions)
-        if model is not self._known:
-            self._known, self._told = model, _gain(model)
-        if self._told is not None:
-            return mean[0], variance[0], self._told
+        if model not in self._told:
+            self.prepare(model)
+        told = self._told[model]
+        if told is not None:
+            return mean[0], variance[0], told
         gain = (mean[1 + size :] - mean[1 : 1 + size]) / (self._upper - self._lower)[:, None]
         self._gain = gain if self._gain is None else torch.lerp(self._gain, gain, _NEW)
         return mean[0], variance[0], self._gain
