@@ -12,10 +12,13 @@ import yaml
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import RobotSpec, load_robot
 
-# Before rclpy is imported; child processes inherit both. Domains above 101 reach into the
+# Before rclpy is imported; child processes inherit them. Domains above 101 reach into the
 # ephemeral ports.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault(
+    "FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).with_name("discovery.xml"))
+)
 # Small tensors gain nothing from a second thread, and wait for it on a busy machine.
 torch.set_num_threads(1)
 

@@ -3,6 +3,7 @@
 """Single nodes as processes: what they do with good and bad messages."""
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
 from mbrl_ros.ros.conversions import UNSTEERED, bytes_message, named_values
 from mbrl_ros.ros.qos import LATCHED, STREAM
+from mbrl_ros.ros.runtime import ManagedNode, run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 from fuzz_guard import fuzz_node
@@ -132,39 +134,36 @@ def test_the_guard_clamps_and_goes_safe_when_actions_stop(listener, guard):
     assert all(command in ([10.0], [0.0], [-3.0]) for command in listener.commands)
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
+def test_the_guard_lets_no_bad_message_through(listener, guard):
+    process, actions = guard
+    for bad, reason in (
         (JointState(name=["cart_force"], position=[math.nan]), "cart_force = nan is not finite"),
         (JointState(name=["cart_force"], position=[math.inf]), "cart_force = inf is not finite"),
         (JointState(name=["cart_force"]), "1 names and 0 positions, expected 1"),
         (JointState(name=["thrust"], position=[1.0]), "action has ['thrust'], expected"),
-    ],
-)
-def test_the_guard_lets_no_bad_message_through(listener, guard, bad, reason):
-    process, actions = guard
+    ):
 
-    def refused():
-        bad.header.stamp = action(0.0).header.stamp
-        actions.publish(bad)
-        time.sleep(0.03)
-        return reason in process.output
+        def refused(bad=bad, reason=reason):
+            bad.header.stamp = action(0.0).header.stamp
+            actions.publish(bad)
+            time.sleep(0.03)
+            return reason in process.output
 
-    wait_for(refused, "the message")
+        wait_for(refused, "the message")
     time.sleep(0.3)
     assert listener.commands == []
 
 
-@pytest.mark.parametrize(("age", "words"), [(0.5, "s ago, by"), (-3600.0, "s ahead of")])
-def test_the_guard_lets_no_action_of_another_time_through(listener, guard, age, words):
+def test_the_guard_lets_no_action_of_another_time_through(listener, guard):
     process, actions = guard
+    for age, words in ((0.5, "s ago, by"), (-3600.0, "s ahead of")):
 
-    def refused():
-        actions.publish(action(5.0, age))
-        time.sleep(0.03)
-        return words in process.output
+        def refused(age=age, words=words):
+            actions.publish(action(5.0, age))
+            time.sleep(0.03)
+            return words in process.output
 
-    wait_for(refused, "the message")
+        wait_for(refused, "the message")
     time.sleep(0.3)
     assert listener.commands == []
     send(listener, actions, 5.0, [5.0])
@@ -722,13 +721,42 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
         ("dynamics_learner", ["model:=magic"], "unknown model 'magic'; expected one of ensemble"),
         ("dynamics_learner", ["model_file:=/nowhere"], "'model_file': /nowhere: "),
         ("dynamics_learner", ["experience:=/dev/null"], "/dev/null"),
+    ],
+)
+def test_a_node_with_a_bad_parameter_does_not_start(monkeypatch, capfd, name, parameters, reason):
+    """In this process, as it takes seconds to load PyTorch into another."""
+    module = importlib.import_module(f"mbrl_ros.nodes.{name}")
+    (kind,) = (
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, ManagedNode) and found is not ManagedNode
+    )
+
+    def start():
+        kind()
+        pytest.fail("it has started")
+
+    words = [word for parameter in parameters for word in ("-p", parameter)]
+    monkeypatch.setattr(sys, "argv", [name, "--ros-args", *words])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert run(start) == 2
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert reason in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "reason"),
+    [
         ("simulator", ["pace:=fast"], "'pace' is 'fast', expected realtime or lockstep"),
         ("state_estimator", ["robot:=hexapod"], "unknown robot 'hexapod'"),
         ("command_guard", ["timeout_periods:=0.0"], "parameter 'timeout_periods'"),
         ("run_monitor", ["report:=/nowhere/run.json"], "there is no folder /nowhere"),
     ],
 )
-def test_a_node_with_a_bad_parameter_does_not_start(tmp_path, name, parameters, reason):
+def test_the_process_of_such_a_node_ends_with_one_line(tmp_path, name, parameters, reason):
     with node(tmp_path, name, *parameters) as process:
         assert process.wait(PATIENCE) == 2
         assert reason in process.output
