@@ -153,15 +153,18 @@ class OnlineLearner:
         before.restore(self.model.snapshot())
         before.transitions = self.model.transitions
         unchanged = ActionMap.identity(before.features)
-        # What has been learned since is of the new world.
-        before.relearn(old, self._nothing, unchanged)
+        if len(old) < len(known):
+            # What has been learned since is of the new world.
+            before.relearn(old, self._nothing, unchanged)
         self.changes += 1
         self.changed_since = int(new.stamps[0])
         self._adaptation = _Adaptation(before, old, new, unchanged)
         half = len(new) // 2
         if half >= _TELLING:
-            earlier = correct(before, old, new[:half])
-            self._adaptation.merit = merit(before, earlier, self._adaptation.usual, new[half:])
+            self.correction = correct(before, old, new[:half])
+            self._adaptation.merit = merit(
+                before, self.correction, self._adaptation.usual, new[half:]
+            )
         if self.adopted.transitions:
             self.widening = max(self.widening, float(_overrun(self.adopted, new).mean()))
         self._revise()
@@ -182,27 +185,37 @@ class OnlineLearner:
             self._revise()
 
     def _revise(self) -> None:
-        """Learn from the new, and from the old as the new corrects it."""
+        """Learn from the new, and from the old as the new corrects it, unless that is given up."""
         adaptation = self._adaptation
         assert adaptation is not None
-        old, new = adaptation.old, adaptation.new
-        telling = torch.linspace(0, len(new) - 1, min(len(new), _SETTLED)).long()
-        found = correct(adaptation.before, old, new[telling])
-        self.correction, adaptation.used = found, len(new)
+        new, given_up = adaptation.new, adaptation.anew
+        adaptation.used = len(new)
+        adaptation.anew = given_up or adaptation.outdone
         self._detector.restart()
         if not adaptation.anew:
-            # The model in training has taken over the last map already.
-            actions = found.actions.after(adaptation.actions)
-            adaptation.actions, adaptation.anew = found.actions, adaptation.outdone
-            known, strange = found.apply(old), new
-            if found.errors.share(adaptation.usual) < _SAME:
-                known, strange = known + new, self._nothing
-            if adaptation.anew or not self.model.relearn(known, strange, actions):
-                self.model = self._make()
-                self.model.update(new)
+            self._correct(adaptation)
+        elif not given_up:
+            self.model = self._make()
+            self.model.update(new)
             self._held_out = self._nothing
         if len(new) >= _SETTLED:
             self._adaptation = None
+
+    def _correct(self, adaptation: _Adaptation) -> None:
+        """Learn anew from the old as the new corrects it, and from the new."""
+        old, new = adaptation.old, adaptation.new
+        telling = torch.linspace(0, len(new) - 1, min(len(new), _SETTLED)).long()
+        found = correct(adaptation.before, old, new[telling])
+        # The model in training has taken over the last map already.
+        actions = found.actions.after(adaptation.actions)
+        self.correction, adaptation.actions = found, found.actions
+        known, strange = found.apply(old), new
+        if found.errors.share(adaptation.usual) < _SAME:
+            known, strange = known + new, self._nothing
+        if not self.model.relearn(known, strange, actions):
+            self.model = self._make()
+            self.model.update(new)
+        self._held_out = self._nothing
 
     @property
     def proven(self) -> bool:
