@@ -93,15 +93,19 @@ def followed(state, horizon, delay_fraction=0.0):
     return torch.stack(actions)
 
 
+# With particles that noise moves, or not in float32, a policy acts apart from the rollout of all.
+@pytest.mark.parametrize(
+    "settings", [{}, {"propagation": "ts1", "particles": 3}, {"precision": "bfloat16"}]
+)
 @pytest.mark.parametrize("delay_fraction", [0.0, 0.6])
 @pytest.mark.parametrize("kind", SAMPLING)
 def test_what_the_policy_does_is_among_the_candidates_of_every_iteration(
-    robot, kind, delay_fraction
+    robot, kind, delay_fraction, settings
 ):
-    planner = guided(kind, robot, samples=60, horizon=12, policy_share=0.2)
+    planner = guided(kind, robot, samples=60, horizon=12, policy_share=0.2, **settings)
     noted = watched(planner)
     now = problem(delay_fraction=delay_fraction)
-    planner.plan(now, Cart(), None)
+    planner.plan(now, Cart(deviation=0.1), None)
     wanted = followed(now.state, 12, delay_fraction)
     assert len(noted) == planner.iterations
     for candidates in noted:
@@ -111,6 +115,38 @@ def test_what_the_policy_does_is_among_the_candidates_of_every_iteration(
         proposed = candidates[:, -12:]
         assert float((proposed[0] - wanted[0]).abs().mean()) < 3.0
         assert len(torch.unique(proposed[0])) > 1
+
+
+@pytest.mark.parametrize("kind", SAMPLING)
+def test_where_a_policy_acts_makes_no_difference_to_the_plan(robot, kind):
+    settings = {"samples": 60, "horizon": 6}
+    together = guided(kind, robot, **settings).plan(problem(), Cart(), None)
+    apart = guided(kind, robot, precision="bfloat16", **settings).plan(problem(), Cart(), None)
+    assert torch.allclose(together.actions, apart.actions, atol=1e-4)
+    assert together.cost == pytest.approx(apart.cost, rel=1e-4)
+
+
+def test_what_a_policy_proposes_is_predicted_once(robot):
+    class Counting(Cart):
+        rows = 0
+
+        def outputs(self, states, actions):
+            self.rows += len(states)
+            return super().outputs(states, actions)
+
+    model = Counting()
+    guided("mppi", robot, samples=60, horizon=6).plan(problem(), model, None)
+    assert model.rows == 6 * (60 + 1)  # of all candidates, and of the plan
+
+
+@pytest.mark.parametrize("kind", SAMPLING)
+def test_a_policy_with_gradients_can_help(robot, kind):
+    policy = Regulator()
+    policy.gain.requires_grad_()
+    plan = guided(kind, robot, PolicyGuide(policy, SCALE), samples=60).plan(
+        problem(), Cart(), None
+    )
+    assert not plan.actions.requires_grad
 
 
 @pytest.mark.parametrize("kind", SAMPLING)

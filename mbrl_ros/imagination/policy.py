@@ -87,7 +87,6 @@ class Policy:
 
     # -- acting -----------------------------------------------------------------------------
 
-    @torch.no_grad()
     def act(self, states: Tensor) -> Tensor:
         """Return the most likely actions (N, A) in states (N, D), float32, within the bounds."""
         return self.restored(self._likeliest(self.inputs(states)))

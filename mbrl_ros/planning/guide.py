@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol
 
 import torch
@@ -73,7 +75,13 @@ class PolicyGuide:
 
     def holds(self, goal: Tensor) -> bool:
         """Return whether it is for plans that end with goal (..., G)."""
-        return self.goal is None or torch.allclose(goal, torch.tensor(self.goal).to(goal))
+        if self.goal is None:
+            return True
+        # Asked three times a plan, of few numbers: as such they take a tenth of a tensor's time.
+        return all(
+            math.isclose(found, wanted, rel_tol=1e-5, abs_tol=1e-8)
+            for found, wanted in zip(goal.flatten().tolist(), cycle(self.goal))
+        )
 
     def cost_to_go(self, states: Tensor) -> Tensor:
         """Return the cost (...) of going on from states (..., D)."""

@@ -150,7 +150,7 @@ class SamplingPlanner(Planner):
                 f"risk_weight is {self.risk_weight}, expected a share above 0 and up to 1"
             )
         self._seconds = math.nan  # that one candidate takes
-        self._guiding_seconds = 0.0  # that a policy's proposals take
+        self._guiding_seconds = 0.0  # that a policy takes to propose
         self._way = Way(self.precision)
         self._is_chosen = self.optimize == "none"
 
@@ -174,13 +174,15 @@ class SamplingPlanner(Planner):
         finite for at least one.
         """
 
+    @torch.no_grad()
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
         """Iterate as often, with as many candidates, as the time budget allows."""
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(problem.seed)
         search, update = self.search(last), None
         discarded = evaluated = iterations = 0
-        guided, hurried = self._guided(problem, model, generator)
+        proposed = torch.empty(self.horizon, 0, self.action_dimensions)
+        is_guided, hurried = self._is_guided(problem)
         for iteration in range(self.iterations):
             count = self._affordable(problem.time_budget - (time.perf_counter() - begin))
             hurried = hurried or count < self.samples
@@ -188,13 +190,18 @@ class SamplingPlanner(Planner):
                 if update is not None:
                     break
                 count = -(-self.samples // _PARTS)  # the least that can be called planning
-            proposed = guided[:, : min(math.ceil(self.policy_share * count), count - 1)]
+            guided = min(math.ceil(self.policy_share * count), count - 1)
+            led = guided if is_guided and iteration == 0 else 0
+            if led:
+                proposed = self._policy_noise(led, generator)
+            proposed = proposed[:, :guided]
             search = replace(search, guided=proposed.shape[1])
             candidates = self.propose(search, count - search.guided, iteration, generator)
+            torch.clamp(candidates, self.lower, self.upper, out=candidates)
             if search.guided:
                 candidates = torch.cat([candidates, proposed], 1)
-            torch.clamp(candidates, self.lower, self.upper, out=candidates)
-            costs = self._costs(problem, model, candidates, generator)
+            costs = self._costs(problem, model, candidates, led, generator)
+            proposed = candidates[:, candidates.shape[1] - search.guided :]
             finite = costs.isfinite()
             discarded += int((~finite).sum())
             evaluated += len(costs)
@@ -236,13 +243,9 @@ class SamplingPlanner(Planner):
             remarks += self._choose(model)
             self._is_chosen = True
         self._rehearse(model, self._rows, self._propagation(model), self._way)
-        if self.guide is not None and self.policy_share:
-            self._rehearse(model, self._proposals)
+        if self.guide is not None and self.policy_share and not self._rolls_together(model):
+            self._rehearse(model, math.ceil(self.policy_share * self.samples))
         return remarks
-
-    @property
-    def _proposals(self) -> int:
-        return math.ceil(self.policy_share * self.samples)
 
     @property
     def _rows(self) -> int:
@@ -306,64 +309,78 @@ class SamplingPlanner(Planner):
         parts = min(math.floor(seconds / (self._seconds * self.samples) * _PARTS), _PARTS)
         return max(self.samples * parts // _PARTS, 0)
 
-    def _guided(
-        self, problem: Problem, model: DynamicsModel, generator: torch.Generator
-    ) -> tuple[Tensor, bool]:
-        """Return what a policy proposes, (H, K, A), and whether there was no time for it.
-
-        Sequences of what it does, with more and more noise, where the mean prediction leads to;
-        the first one without noise.
-        """
-        guide, count = self.guide, self._proposals
-        actions = torch.empty(self.horizon, 0, self.action_dimensions)
+    def _is_guided(self, problem: Problem) -> tuple[bool, bool]:
+        """Return whether a policy proposes candidates, and whether there is no time for it."""
         goal = problem.goal[-1] if problem.goal.ndim == 2 else problem.goal
-        if guide is None or count == 0 or not guide.holds(goal):
-            return actions, False
+        if self.guide is None or self.policy_share == 0.0 or not self.guide.holds(goal):
+            return False, False
         if self._guiding_seconds > 0.5 * problem.time_budget:
             self._guiding_seconds *= 1.0 - _GAIN  # one slow measurement must not last for ever
-            return actions, True
-        begin = time.perf_counter()
+            return False, True
+        return True, False
+
+    def _policy_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return deviations (H, K, A) from what the policy does, from none to the widest."""
         scale = torch.linspace(0.0, self.policy_noise, count)[:, None] * self.half_range
-        noise = scale * coloured_noise(
+        return scale * coloured_noise(
             _POLICY_COLOUR, self.horizon, count, self.action_dimensions, generator
         )
-        step = model.stepper("mean", count)
-        state = problem.state.expand(count, -1)
-        before = problem.previous_action.expand(count, -1)
-        taken = []
-        for deviation in noise:
-            action = torch.clamp(guide.policy.act(state) + deviation, self.lower, self.upper)
-            # From where a prediction is not a number on, the last action is held.
-            action = torch.where(action.isfinite(), action, before)
-            state = step(state, torch.lerp(action, before, problem.delay_fraction))
-            taken.append(action)
+
+    def _rolls_together(self, model: DynamicsModel) -> bool:
+        """Return whether the rollout that a policy leads, see `_lead`, serves all candidates."""
+        return self._way == EAGER and self._propagation(model) == "mean"
+
+    def _lead(self, problem: Problem, model: DynamicsModel, actions: Tensor, led: int) -> Tensor:
+        """Return where the mean prediction leads to, (H + 1, N, D), under actions (H, N, A).
+
+        The last `led` of them hold deviations from what a policy does there, and are overwritten
+        with what it does: its actions and these deviations, within the bounds.
+        """
+        assert self.guide is not None
+        act, seconds = self.guide.policy.act, 0.0
+        step = model.stepper("mean", actions.shape[1])
+        states = [problem.state.expand(actions.shape[1], -1)]
+        before, late = problem.previous_action, problem.delay_fraction
+        for action in actions:
+            begin = time.perf_counter()
+            proposed = action[-led:]
+            proposed += act(states[-1][-led:])
+            torch.clamp(proposed, self.lower, self.upper, out=proposed)
+            seconds += time.perf_counter() - begin
+            in_force = torch.lerp(action, before, late) if late else action
+            states.append(step(states[-1], in_force))
             before = action
-        seconds = time.perf_counter() - begin
+        # From where a prediction is not a number on, neither is what the policy does there; even a
+        # candidate without weight must hold numbers.
+        proposed = actions[:, -led:]
+        torch.clamp(proposed.nan_to_num_(), self.lower, self.upper, out=proposed)
         self._guiding_seconds += (_GAIN if self._guiding_seconds else 1.0) * (
             seconds - self._guiding_seconds
         )
-        return torch.stack(taken), False
+        return torch.stack(states)
 
     def _costs(
         self,
         problem: Problem,
         model: DynamicsModel,
         candidates: Tensor,
+        led: int,
         generator: torch.Generator,
     ) -> Tensor:
-        """Roll out and score candidates (H, N, A): costs (N,), not finite where a particle is."""
+        """Roll out and score candidates (H, N, A): costs (N,), not finite where a particle is.
+
+        led: how many of them, the last ones, a policy has yet to propose, see `_lead`.
+        """
         begin = time.perf_counter()
         particles = candidates
-        if self.particles > 1:
-            particles = candidates.repeat_interleave(self.particles, dim=1)
-        way, rows = self._way, particles.shape[1]
-        moved = particles
-        if way.engine == "compile" and rows != self._rows:
-            way = Way(way.precision)  # compiling takes seconds: not on a tick
-        elif way.engine == "cuda" and rows < self._rows:  # nor is there time for another graph
-            moved = torch.nn.functional.pad(particles, (0, 0, 0, self._rows - rows))
-        states = self._rollout(problem, model, moved, self._propagation(model), generator, way)
-        states = states[:, :rows]
+        if led and self._rolls_together(model):
+            states = self._lead(problem, model, candidates, led)
+        else:
+            if led:
+                self._lead(problem, model, candidates[:, -led:], led)
+            if self.particles > 1:
+                particles = candidates.repeat_interleave(self.particles, dim=1)
+            states = self._predict(problem, model, particles, generator)
         costs = self._score(problem, model, states, particles)
         # Cost terms need not look at every dimension; what is not finite once stays so.
         costs = torch.where(states[-1].isfinite().all(1), costs, torch.nan)
@@ -374,6 +391,18 @@ class SamplingPlanner(Planner):
             self._seconds = seconds
         self._seconds += _GAIN * (seconds - self._seconds)
         return costs
+
+    def _predict(
+        self, problem: Problem, model: DynamicsModel, particles: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Roll out particles, actions (H, N, A), in the way that was chosen: (H + 1, N, D)."""
+        way, rows = self._way, particles.shape[1]
+        if way.engine == "compile" and rows != self._rows:
+            way = Way(way.precision)  # compiling takes seconds: not on a tick
+        elif way.engine == "cuda" and rows < self._rows:  # nor is there time for another graph
+            particles = torch.nn.functional.pad(particles, (0, 0, 0, self._rows - rows))
+        propagation = self._propagation(model)
+        return self._rollout(problem, model, particles, propagation, generator, way)[:, :rows]
 
     def _score(
         self, problem: Problem, model: DynamicsModel, states: Tensor, actions: Tensor
