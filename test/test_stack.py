@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from sensor_msgs.msg import JointState
 from stack import Listener, alive, launch, wait_for
 from typer.testing import CliRunner
@@ -34,84 +35,102 @@ def mbrl(*arguments):
     )
 
 
-def test_a_cart_pole_that_knows_nothing_swings_itself_up(tmp_path):
-    report = tmp_path / "run.json"
-    picture = tmp_path / "run.png"
-    with (
-        Listener() as listener,
-        launch(
-            tmp_path,
-            "pace:=lockstep",
-            "duration:=16.0",
-            "seed:=3",
-            f"report:={report}",
-            f"picture:={picture}",
-        ) as run,
-    ):
+def asked(*arguments):
+    """Give the `mbrl` command without a process of its own."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def settings(folder, **parameters):
+    """Write parameters of nodes; return the launch argument for them."""
+    path = folder / "settings.yaml"
+    nodes = {f"/**/{name}": {"ros__parameters": values} for name, values in parameters.items()}
+    path.write_text(yaml.safe_dump(nodes), "utf-8")
+    return f"params_file:={path}"
+
+
+# For runs in which it does not matter how well the robot moves.
+QUICK = {"samples": 50, "horizon": 8}
+
+
+@pytest.fixture(scope="module")
+def swing_up(tmp_path_factory):
+    """Give the run of a cart-pole whose motor loses half of what it does after 6 s."""
+    folder = tmp_path_factory.mktemp("swing_up")
+    report, picture = folder / "run.json", folder / "run.png"
+    change = settings(folder, simulator={"disturbance": "motor_gain=0.5", "disturbance_at": 6.0})
+    arguments = ("pace:=lockstep", "duration:=8.0", "seed:=1", change)
+    files = (f"report:={report}", f"picture:={picture}")
+    with Listener() as listener, launch(folder, *arguments, *files) as run:
         wait_for(run.nodes, "the nodes")
         pids = run.nodes()
         assert run.wait(240.0) == 0, run.output
         wait_for(lambda: listener.commands[-1] == SAFE, "the safe command")
         assert not any(alive(pid) for pid in pids.values())
-        summary = json.loads(report.read_text("utf-8"))
-        assert summary["solved_at_s"] is not None, run.output
-        assert summary["solved_at_s"] <= 14.0
-        assert summary["at_goal_since_s"] is not None
-        assert summary["interaction_s"] == 16.0
-        assert summary["ticks"] == 320
-        assert summary["deadline_misses"] == 0
-        assert 280 <= summary["transitions"] <= 380
-        assert 0.0 < summary["plan_ms"]["median"] <= summary["plan_ms"]["p99"]
-        assert summary["plan_ms"]["p99"] <= summary["plan_ms"]["max"]
-        assert summary["learner_update_ms"] > 0.0
-        assert (summary["seed"], summary["pace"]) == (3, "lockstep")
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
-        for words in ("the robot moves", "planning with what was learned", "up since"):
-            assert words in run.output
-        assert "[mpc_planner" in run.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    return run.output, json.loads(report.read_text("utf-8")), listener
 
 
-def test_lockstep_repeats_exactly_however_busy_the_machine(tmp_path):
-    """Two runs side by side, in two domains, slow each other down."""
-    own = int(os.environ["ROS_DOMAIN_ID"])
-    domains = [1 + (own + step) % 100 for step in (30, 60)]
-    arguments = ("pace:=lockstep", "duration:=5.0", "seed:=1")
-    with (
-        Listener(domains[0]) as first,
-        Listener(domains[1]) as second,
-        launch(tmp_path, *arguments, domain=domains[0]) as run_one,
-        launch(tmp_path, *arguments, domain=domains[1]) as run_two,
-    ):
-        assert run_one.wait() == 0, run_one.output
-        assert run_two.wait() == 0, run_two.output
+def test_a_cart_pole_that_knows_nothing_swings_itself_up(swing_up):
+    output, summary, listener = swing_up
+    assert summary["solved_at_s"] is not None, output
+    assert summary["solved_at_s"] < 6.0
+    assert summary["at_goal_since_s"] is not None
+    assert summary["interaction_s"] == 8.0
+    assert summary["ticks"] == 160
+    assert summary["deadline_misses"] == 0
+    assert 140 <= summary["transitions"] <= 190
+    assert 0.0 < summary["plan_ms"]["median"] <= summary["plan_ms"]["p99"]
+    assert summary["plan_ms"]["p99"] <= summary["plan_ms"]["max"]
+    assert summary["learner_update_ms"] > 0.0
+    assert (summary["seed"], summary["pace"]) == (1, "lockstep")
+    assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
+    for words in ("the robot moves", "planning with what was learned", "up since"):
+        assert words in output
+    assert "[mpc_planner" in output
+
+
+def test_a_changed_world_is_noticed_and_lived_with(swing_up):
+    output, summary, _ = swing_up
+    noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", output)]
+    assert len(noticed) == 1
+    assert 6.0 < noticed[0] < 7.0
+    assert summary["at_goal_since_s"] < 6.0
+
+
+def test_lockstep_repeats_exactly_however_busy_the_machine(swing_up, tmp_path):
+    """As far as that run goes, next to processes that want all of the machine."""
+    _, _, first = swing_up
+    greedy = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(greedy) for _ in range(2)]
+    try:
+        with (
+            Listener() as second,
+            launch(tmp_path, "pace:=lockstep", "duration:=4.0", "seed:=1") as run,
+        ):
+            assert run.wait() == 0, run.output
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
     # A listener that nobody waits for may lose a message on a busy machine.
     heard = sorted(first.states.keys() & second.states.keys())
     assert len(heard) >= 50
-    assert heard[-1] >= 4_000_000_000
+    assert heard[-1] >= 3_000_000_000
     assert [first.states[stamp] for stamp in heard] == [second.states[stamp] for stamp in heard]
 
 
 @pytest.mark.parametrize("controller", ["policy", "mpc+policy"])
 def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, controller):
     """What it does after so few updates is of no use; that it does it in its turn is the point."""
-    settings = tmp_path / "settings.yaml"
-    settings.write_text(
-        "/**/mpc_planner:\n"
-        "  ros__parameters: {samples: 50, horizon: 8}\n"
-        "/**/policy_learner:\n"
-        "  ros__parameters:\n"
-        "    {first_policy: 100, updates: 10, sac.hidden: 16, sac.batch_size: 32,\n"
-        "     sac.rollouts: 9}\n",
-        "utf-8",
-    )
+    small = {"sac.hidden": 16, "sac.batch_size": 32, "sac.rollouts": 9}
+    learner = {"first_policy": 100, "updates": 10, **small}
     report = tmp_path / "run.json"
     arguments = ("pace:=lockstep", "duration:=3.0", "seed:=1", "second_goal:=[0.6, 0.0]")
     with launch(
         tmp_path,
         *arguments,
         f"controller:={controller}",
-        f"params_file:={settings}",
+        settings(tmp_path, mpc_planner=QUICK, policy_learner=learner),
         f"report:={report}",
     ) as run:
         assert run.wait(240.0) == 0, run.output
@@ -127,24 +146,6 @@ def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, contro
     assert "the policy is for goal [0, 0], not [0.6, 0]: planning without it" in run.output
 
 
-def test_a_changed_world_is_noticed_and_lived_with(tmp_path):
-    """The cart-pole is up from 4.15 s on; at 6 s its motor loses half of what it does."""
-    change = tmp_path / "change.yaml"
-    change.write_text(
-        "/**/simulator:\n"
-        "  ros__parameters: {disturbance: 'motor_gain=0.5', disturbance_at: 6.0}\n",
-        "utf-8",
-    )
-    arguments = ("pace:=lockstep", "duration:=8.0", "seed:=1", f"params_file:={change}")
-    report = tmp_path / "run.json"
-    with launch(tmp_path, *arguments, f"report:={report}") as run:
-        assert run.wait() == 0, run.output
-    noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", run.output)]
-    assert len(noticed) == 1
-    assert 6.0 < noticed[0] < 7.0
-    assert json.loads(report.read_text("utf-8"))["at_goal_since_s"] < 6.0
-
-
 def test_the_demo_fails_and_says_why_when_the_pole_is_not_up(tmp_path):
     report = tmp_path / "run.json"
     arguments = ["pace:=lockstep", "duration:=1.0", f"report:={report}"]
@@ -152,15 +153,15 @@ def test_the_demo_fails_and_says_why_when_the_pole_is_not_up(tmp_path):
     assert done.returncode == 1
     assert "the pole is not up at the end: it never was" in done.stderr
     assert json.loads(report.read_text("utf-8"))["solved_at_s"] is None
-    refused = mbrl("demo", "seed:=-1", f"report:={report}")
-    assert refused.returncode == 2
+    assert asked("demo", "seed:=-1", f"report:={report}").exit_code == 2
     assert report.exists()
 
 
 @pytest.fixture
 def running(tmp_path):
     """Give a stack in real time whose robot is being moved."""
-    with Listener() as listener, launch(tmp_path, "seed:=1") as run:
+    quick = settings(tmp_path, mpc_planner=QUICK)
+    with Listener() as listener, launch(tmp_path, "seed:=1", quick) as run:
         wait_for(lambda: len(listener.commands) > 10, "commands")
         yield run, listener, run.nodes()
 
@@ -174,11 +175,10 @@ def ends_safely(run, listener, pids):
     return status
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_with_the_safe_command(running, number):
+def test_an_interrupted_run_ends_with_the_safe_command(running):
     run, listener, pids = running
     assert set(pids) == set(NODES)
-    run.signal(number)
+    run.signal(signal.SIGTERM)
     assert ends_safely(run, listener, pids) == 0
     assert "sent the safe command" in run.output
     assert "Traceback" not in run.output
@@ -192,14 +192,27 @@ def test_an_impatient_second_interrupt_does_not_skip_the_safe_command(running):
         time.sleep(0.01)
     assert ends_safely(run, listener, pids) == 0
     assert "sent the safe command" in run.output
+    assert "Traceback" not in run.output
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", ["command_guard", "mpc_planner", "simulator"])
 def test_when_a_node_is_killed_the_run_ends_with_the_safe_command(running, name):
     run, listener, pids = running
     os.kill(pids[name], signal.SIGKILL)
     assert ends_safely(run, listener, pids) == 1
     assert f"stopping: {name} died (killed by SIGKILL)" in run.output
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_that_dies_at_the_start_ends_the_run(tmp_path, name):
+    with Listener() as listener, launch(tmp_path) as run:
+        wait_for(lambda: set(run.nodes()) == set(NODES), "all nodes")
+        pids = run.nodes()
+        os.kill(pids[name], signal.SIGKILL)
+        assert run.wait(60.0) == 1
+        wait_for(lambda: not any(alive(pid) for pid in pids.values()), "the processes to end")
+        assert f"stopping: {name} died (killed by SIGKILL)" in run.output
+        assert listener.commands == []
 
 
 def test_a_guard_that_hangs_is_replaced_at_the_end(running):
@@ -220,7 +233,9 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
     here = ("--namespace", "left")
     with (
         Listener(namespace="left") as listener,
-        launch(tmp_path, "seed:=1", "namespace:=left") as run,
+        launch(
+            tmp_path, "seed:=1", "namespace:=left", settings(tmp_path, mpc_planner=QUICK)
+        ) as run,
     ):
         wait_for(lambda: len(listener.commands) > 10, "commands")
         done = mbrl("goal", *here, "cart_position:=0.5")
@@ -233,12 +248,12 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
             (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
         ):
-            refused = CliRunner().invoke(app, ["goal", *here, *words])
+            refused = asked("goal", *here, *words)
             assert refused.exit_code != 0
             assert reason in refused.stderr
         assert mbrl("param", "set", *here, "simulator", "motor_gain", "-0.5").returncode == 0
-        assert mbrl("param", "get", *here, "simulator", "motor_gain").stdout == "-0.5\n"
-        assert mbrl("param", "set", *here, "simulator", "motor_gain", "1").returncode == 0
+        assert asked("param", "get", *here, "simulator", "motor_gain").stdout == "-0.5\n"
+        assert asked("param", "set", *here, "simulator", "motor_gain", "1").exit_code == 0
         for words, reason in (
             (
                 ["set", *here, "simulator", "motor_gain", "fast"],
@@ -247,7 +262,7 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
             (["set", *here, "simulator", "colour", "1.0"], "simulator has no parameter 'colour'"),
             (["get", *here, "simulator", "colour"], "simulator has no parameter 'colour'"),
         ):
-            refused = CliRunner().invoke(app, ["param", *words])
+            refused = asked("param", *words)
             assert refused.exit_code == 1
             assert reason in refused.stderr
         status = mbrl("status", *here, "--once")
@@ -256,7 +271,7 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
         for words in ("cart_position", "cost", "transitions, error", "plan", "misses"):
             assert words in status.stdout
         # Was an empty list, which has no type: the planner says what it is to be.
-        assert mbrl("param", "set", *here, "mpc_planner", "waypoints", "[1, 0]").returncode == 0
+        assert asked("param", "set", *here, "mpc_planner", "waypoints", "[1, 0]").exit_code == 0
         assert run.running
         run.signal(signal.SIGINT)
         assert run.wait(30.0) == 0
@@ -267,6 +282,7 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
 def test_nobody_watching_ends_the_run(tmp_path):
     """As in: mbrl launch mpc.launch.py | head."""
     command = [sys.executable, "-m", "mbrl_ros.cli", "launch", "mpc.launch.py"]
+    command.append(settings(tmp_path, mpc_planner=QUICK))
     with Listener() as listener:
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         wait_for(lambda: len(listener.commands) > 10, "commands")
@@ -295,8 +311,8 @@ def test_nobody_watching_ends_the_run(tmp_path):
     ],
 )
 def test_bad_arguments_are_refused_before_anything_starts(arguments, reason):
-    refused = mbrl("launch", "mpc.launch.py", *arguments)
-    assert refused.returncode == 2
+    refused = asked("launch", "mpc.launch.py", *arguments)
+    assert refused.exit_code == 2
     assert reason in refused.stderr
     assert refused.stdout == ""
 
@@ -319,11 +335,11 @@ def test_a_folder_of_the_packages_name_is_not_taken_for_it(tmp_path):
 
 
 def test_the_arguments_are_listed():
-    shown = mbrl("launch", "mpc.launch.py", "--show-args")
-    assert shown.returncode == 0
+    shown = asked("launch", "mpc.launch.py", "--show-args")
+    assert shown.exit_code == 0
     for words in ("robot:=cartpole", "pace:=realtime  one of: realtime, lockstep", "duration:="):
         assert words in shown.stdout
-    assert "expected one of mpc.launch.py" in mbrl("launch", "nav.launch.py").stderr
+    assert "expected one of mpc.launch.py" in asked("launch", "nav.launch.py").stderr
 
 
 @pytest.mark.parametrize(
@@ -334,9 +350,8 @@ def test_the_arguments_are_listed():
     ],
 )
 def test_a_parameter_that_cannot_be_used_stops_the_start(tmp_path, name, parameter, reason):
-    parameters = tmp_path / "parameters.yaml"
-    parameters.write_text(f"/**/{name}: {{ros__parameters: {{{parameter}}}}}\n", "utf-8")
-    with Listener() as listener, launch(tmp_path, f"params_file:={parameters}") as run:
+    bad = settings(tmp_path, **{name: yaml.safe_load(f"{{{parameter}}}")})
+    with Listener() as listener, launch(tmp_path, bad) as run:
         assert run.wait() == 1
         assert f"parameter '{parameter.partition(':')[0]}'" in run.output
         assert reason in run.output
@@ -365,7 +380,7 @@ def test_hardware_moves_only_once_armed(tmp_path):
             wait_for(lambda: len(listener.states) > 40, "states")
             assert listener.commands == []
             assert list(listener.states.values())[-1] == [0.2, 0.3, 3.1, 0.1]
-            wait_for(lambda: mbrl("arm").returncode == 0, "actions, without which none can arm")
+            wait_for(lambda: asked("arm").exit_code == 0, "actions, without which none can arm")
             wait_for(lambda: len(listener.commands) > 40, "commands")
             assert "simulator" not in run.nodes()
             timer.cancel()  # the robot falls silent
