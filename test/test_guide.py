@@ -81,13 +81,13 @@ def guided(kind, robot, guide=None, **settings):
     return planner
 
 
-def followed(state, horizon, delay_fraction=0.0):
-    """Return what the regulator does from a state on, (H, A)."""
+def followed(state, horizon, delay_fraction=0.0, gain=1.0):
+    """Return what the regulator does from a state on, (H, A), where forces are `gain` times."""
     policy, actions, before = Regulator(), [], torch.zeros(1)
     for _ in range(horizon):
         action = policy.act(state[None])[0]
         in_force = actions_in_force(before, action[None, None], delay_fraction)[0]
-        state = Cart().predict(state[None], in_force)[0][0]
+        state = Cart().predict(state[None], gain * in_force)[0][0]
         actions.append(action)
         before = action
     return torch.stack(actions)
@@ -126,17 +126,31 @@ def test_where_a_policy_acts_makes_no_difference_to_the_plan(robot, kind):
     assert together.cost == pytest.approx(apart.cost, rel=1e-4)
 
 
-def test_what_a_policy_proposes_is_predicted_once(robot):
-    class Counting(Cart):
-        rows = 0
+class Pair(Cart):
+    """By `pathwise` one of two carts, the second with half of the mass; counts predictions."""
 
-        def outputs(self, states, actions):
-            self.rows += len(states)
-            return super().outputs(states, actions)
+    planning_propagation = "pathwise"
+    rows = 0
 
-    model = Counting()
-    guided("mppi", robot, samples=60, horizon=6).plan(problem(), model, None)
-    assert model.rows == 6 * (60 + 1)  # of all candidates, and of the plan
+    def outputs(self, states, actions):
+        self.rows += len(states)
+        return super().outputs(states, actions)
+
+    def stepper(self, propagation, count, generator=None):
+        step = super().stepper("mean", count)
+        gain = 1.0 + (torch.arange(count) % 2)[:, None]
+        return step if propagation == "mean" else lambda state, force: step(state, gain * force)
+
+
+@pytest.mark.parametrize(("propagation", "gain"), [("mean", 1.0), ("auto", 2.0)])
+def test_a_policy_acts_on_what_it_proposes_leads_to_itself(robot, propagation, gain):
+    """Without predictions of its own."""
+    planner = guided("mppi", robot, samples=66, horizon=6, propagation=propagation)
+    noted, model = watched(planner), Pair()
+    planner.plan(problem(), model, None)
+    wanted = followed(problem().state, 6, gain=gain)
+    assert torch.allclose(noted[0][:, 59], wanted, atol=1e-5)  # the first of seven
+    assert model.rows == 6 * (66 + 1)  # of all candidates, and of the plan
 
 
 @pytest.mark.parametrize("kind", SAMPLING)

@@ -327,18 +327,30 @@ class SamplingPlanner(Planner):
         )
 
     def _rolls_together(self, model: DynamicsModel) -> bool:
-        """Return whether the rollout that a policy leads, see `_lead`, serves all candidates."""
-        return self._way == EAGER and self._propagation(model) == "mean"
+        """Return whether the rollout that a policy leads, see `_lead`, serves all candidates.
 
-    def _lead(self, problem: Problem, model: DynamicsModel, actions: Tensor, led: int) -> Tensor:
-        """Return where the mean prediction leads to, (H + 1, N, D), under actions (H, N, A).
+        Not where they are moved by noise, which nobody can foresee.
+        """
+        noiseless = self._propagation(model) in ("mean", "pathwise")
+        return self._way == EAGER and self.particles == 1 and noiseless
 
-        The last `led` of them hold deviations from what a policy does there, and are overwritten
-        with what it does: its actions and these deviations, within the bounds.
+    def _lead(
+        self,
+        problem: Problem,
+        model: DynamicsModel,
+        actions: Tensor,
+        led: int,
+        propagation: str = "mean",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Roll out actions (H, N, A): trajectories (H + 1, N, D).
+
+        The last `led` of them hold deviations from what a policy does in these, and are
+        overwritten with what it does: its actions and these deviations, within the bounds.
         """
         assert self.guide is not None
         act, seconds = self.guide.policy.act, 0.0
-        step = model.stepper("mean", actions.shape[1])
+        step = model.stepper(propagation, actions.shape[1], generator)
         states = [problem.state.expand(actions.shape[1], -1)]
         before, late = problem.previous_action, problem.delay_fraction
         for action in actions:
@@ -374,7 +386,8 @@ class SamplingPlanner(Planner):
         begin = time.perf_counter()
         particles = candidates
         if led and self._rolls_together(model):
-            states = self._lead(problem, model, candidates, led)
+            propagation = self._propagation(model)
+            states = self._lead(problem, model, candidates, led, propagation, generator)
         else:
             if led:
                 self._lead(problem, model, candidates[:, -led:], led)
