@@ -175,11 +175,13 @@ def phase(path: Path, begin: float, end: float) -> dict[str, object]:
     }
 
 
-def trial(folder: Path, before: float, broken: float, after: float) -> dict[str, object]:
+def trial(
+    folder: Path, before: float, broken: float, after: float, arguments: list[str]
+) -> dict[str, object]:
     """Run a simulated robot and a workstation with the link up, down, and up again."""
     robot, workstation = Machine(ROBOT, folder), Machine(WORKSTATION, folder)
     machines = [robot, workstation]
-    launch = ("-m", "mbrl_ros.cli", "launch", "mpc.launch.py", "seed:=1")
+    launch = ("-m", "mbrl_ros.cli", "launch", "mpc.launch.py", "seed:=1", *arguments)
     try:
         story = robot.start("observer", __file__, "--observe")
         robot.start("robot", *launch, "part:=robot")
@@ -214,6 +216,7 @@ def main() -> int:
     parser.add_argument("--broken", type=float, default=25.0, help="seconds with the link down")
     parser.add_argument("--after", type=float, default=5.0, help="seconds with a model again")
     parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument("arguments", nargs="*", help="launch arguments, such as planner:=icem")
     parser.add_argument("--observe", action="store_true", help="be the observer on the robot")
     options = parser.parse_args()
     if options.observe:
@@ -227,7 +230,9 @@ def main() -> int:
             print(f"skipped: {error}")
             return SKIPPED
         try:
-            result = trial(folder, options.before, options.broken, options.after)
+            result = trial(
+                folder, options.before, options.broken, options.after, options.arguments
+            )
         except TimeoutError as error:
             for path in folder.glob("*.txt"):
                 print(f"--- {path.stem}\n{path.read_text('utf-8')[-2000:]}")

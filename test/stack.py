@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import rclpy
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -21,7 +23,9 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
+from typer.testing import CliRunner
 
+from mbrl_ros.cli import app
 from mbrl_ros.ros.conversions import to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATEST, RECORDING, STREAM
@@ -138,6 +142,23 @@ def launch(folder: Path, *arguments: str, domain: int | None = None) -> Process:
     return Process(folder, "mbrl_ros.cli", ["launch", "mpc.launch.py", *arguments], domain)
 
 
+# Parameters of a planner where it does not matter how well the robot moves.
+QUICK = {"samples": 50, "horizon": 8}
+
+
+def settings(folder: Path, **parameters: dict[str, object]) -> str:
+    """Write parameters of nodes; return the launch argument for them."""
+    path = folder / "settings.yaml"
+    nodes = {f"/**/{name}": {"ros__parameters": values} for name, values in parameters.items()}
+    path.write_text(yaml.safe_dump(nodes), "utf-8")
+    return f"params_file:={path}"
+
+
+def asked(*arguments: str) -> Any:
+    """Give the `mbrl` command without a process of its own."""
+    return CliRunner().invoke(app, list(arguments))
+
+
 def node(folder: Path, name: str, *parameters: str) -> Process:
     """Start one node with these parameters."""
     words = ["--ros-args"]
@@ -176,12 +197,15 @@ def alive(pid: int) -> bool:
 
 __all__ = [
     "LATEST",
+    "QUICK",
     "Diagnosis",
     "Listener",
     "Process",
     "alive",
+    "asked",
     "launch",
     "matched",
     "node",
+    "settings",
     "wait_for",
 ]

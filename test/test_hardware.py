@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from mock_hardware import RAIL, STEP, CartPole, Physics
-from stack import Listener, Process, alive, launch, wait_for
+from stack import QUICK, Listener, Process, alive, asked, launch, settings, wait_for
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -64,12 +64,6 @@ def test_each_seed_is_another_machine_and_the_same_again():
             assert 0.2 <= abs(getattr(machine, name) / getattr(usual, name) - 1.0) <= 0.5
 
 
-def arm():
-    """Arm the guard; it refuses as long as the planner has sent nothing."""
-    command = [sys.executable, "-m", "mbrl_ros.cli", "arm"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def test_hardware_is_armed_moved_and_left_at_rest(tmp_path, monkeypatch):
     record = tmp_path / "mock.json"
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
@@ -77,13 +71,13 @@ def test_hardware_is_armed_moved_and_left_at_rest(tmp_path, monkeypatch):
     with (
         Listener() as listener,
         Process(tmp_path, "mock_hardware", ["--record", str(record)]) as mock,
-        launch(tmp_path, "sim:=false") as run,
+        launch(tmp_path, "sim:=false", settings(tmp_path, mpc_planner=QUICK)) as run,
     ):
         wait_for(lambda: "disarmed" in run.output, "the guard")
         wait_for(lambda: len(listener.states) > 20, "states")
         assert listener.commands == []
         assert all(state[:2] == [0.0, 0.0] for state in listener.states.values())
-        wait_for(arm, "a guard that has all it needs")
+        wait_for(lambda: asked("arm").exit_code == 0, "a guard that has all it needs")
         wait_for(lambda: len(listener.commands) > 40, "commands")
         pids = run.nodes()
         run.signal(signal.SIGTERM)
@@ -102,7 +96,8 @@ def test_a_robot_goes_on_while_the_link_to_its_workstation_is_broken(tmp_path):
     result = tmp_path / "result.json"
     command = [sys.executable, str(BENCH / "two_machines.py"), "--json", str(result)]
     times = ["--before", "1", "--broken", "13", "--after", "1"]
-    done = subprocess.run([*command, *times], capture_output=True, text=True, check=False)
+    quick = settings(tmp_path, mpc_planner=QUICK)  # so that it moves at every tick
+    done = subprocess.run([*command, *times, quick], capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
     assert result.exists(), done.stdout

@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 from sensor_msgs.msg import JointState
-from stack import Listener, alive, launch, wait_for
-from typer.testing import CliRunner
+from stack import QUICK, Listener, alive, asked, launch, settings, wait_for
 
 from mbrl_ros.bringup import processes
-from mbrl_ros.cli import app
 from mbrl_ros.ros.qos import STREAM
 
 SAFE = [0.0]
@@ -33,23 +31,6 @@ def mbrl(*arguments):
         timeout=120.0,
         check=False,
     )
-
-
-def asked(*arguments):
-    """Give the `mbrl` command without a process of its own."""
-    return CliRunner().invoke(app, list(arguments))
-
-
-def settings(folder, **parameters):
-    """Write parameters of nodes; return the launch argument for them."""
-    path = folder / "settings.yaml"
-    nodes = {f"/**/{name}": {"ros__parameters": values} for name, values in parameters.items()}
-    path.write_text(yaml.safe_dump(nodes), "utf-8")
-    return f"params_file:={path}"
-
-
-# For runs in which it does not matter how well the robot moves.
-QUICK = {"samples": 50, "horizon": 8}
 
 
 @pytest.fixture(scope="module")
