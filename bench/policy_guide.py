@@ -139,6 +139,7 @@ CONTROLLERS = (
     ("mpc", 8, 500),
     ("mpc+policy", 8, 500),
     ("mpc+policy", 8, 200),
+    ("mpc+policy", 8, 100),
 )
 
 
