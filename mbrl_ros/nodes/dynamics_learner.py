@@ -359,8 +359,8 @@ class DynamicsLearner(ManagedNode):
                 else:
                     if job is None:
                         return
-                    self._effective = (job.effective_from, job.next_effective_from)
                     more = self._learn(job) and not self._lockstep
+                    self._effective = (job.effective_from, job.next_effective_from)
                 self._maybe_publish()
                 self._busy.clear()
                 if not self._lockstep:
@@ -386,21 +386,17 @@ class DynamicsLearner(ManagedNode):
                 self._learner.learn(job.new)
                 self._note_change(int(job.new.stamps[-1]))
                 self._unpublished = True
+                more = all(self._learner.improve() for _ in range(self._slices))
             if job.again:
                 # Not to be compared with a model that was learned under another delay.
                 self._learner.adopt()
                 self._adopted_delay = job.delay
-            self._quality = self._learner.quality()
-            if len(job.new):
-                if not self._lockstep and self._learner.adopted.transitions:
-                    self._maybe_publish()  # what is new need not wait for training
-                more = all(self._learner.improve() for _ in range(self._slices))
-                self._unpublished = True
             self._failure = ""
         except ValueError as error:
             # The planner keeps the model it has; the next update tries again.
             self._failure = str(error)
             self.get_logger().error(f"update failed: {error}")
+        self._quality = self._learner.quality()
         self._update_ms.append(1e3 * (time.perf_counter() - begin))
         return more
 
