@@ -20,13 +20,13 @@ SENT = 0.3  # of a period after its state a command is sent
 class Pendulum:
     """A driven pendulum, commands in force `periods` late; angle and velocity, a little noisy."""
 
-    def __init__(self, periods, seed=0, noise=0.0, excitation=3.0):
+    def __init__(self, periods, seed=0, noise=0.0, excitation=3.0, angle=2.0):
         self.actions = ActionHistory(1000)
         self.states = []
         self.periods = periods
         self._random = random.Random(seed)
         self._noise, self._excitation = noise, excitation
-        self._angle, self._velocity = 2.0, 0.0
+        self._angle, self._velocity = angle, 0.0
         self._waiting = []
         self._force = 0.0
         self._time = 0
@@ -74,6 +74,18 @@ def test_a_delay_is_found_from_what_the_robot_did(periods, count):
             robot.run(5)
             delay.update(robot.steps, robot.actions)
         assert delay.delay / PERIOD == pytest.approx(periods, abs=0.2)
+
+
+def test_a_robot_that_hardly_moves_is_no_evidence():
+    robot, delay = (
+        Pendulum(1.5, seed=78, noise=0.02, excitation=0.02, angle=0.02),
+        estimator(0.075),
+    )
+    robot.run(25)
+    for _ in range(30):
+        robot.run(5)
+        delay.update(robot.steps, robot.actions)
+    assert delay.changed == 0
 
 
 def test_a_delay_that_changes_is_followed_and_one_that_does_not_stays():
