@@ -176,7 +176,7 @@ def test_an_impatient_second_interrupt_does_not_skip_the_safe_command(running):
     assert "Traceback" not in run.output
 
 
-@pytest.mark.parametrize("name", ["command_guard", "mpc_planner", "simulator"])
+@pytest.mark.parametrize("name", NODES)
 def test_when_a_node_is_killed_the_run_ends_with_the_safe_command(running, name):
     run, listener, pids = running
     os.kill(pids[name], signal.SIGKILL)
@@ -225,6 +225,7 @@ def test_goal_and_status_commands_find_the_stack_in_its_namespace(tmp_path):
         assert "'pole_angle': 0.0" in done.stdout
         for words, reason in (
             (["cart_position:=5.0"], "goal cart_position = 5.0 is outside [-1.2, 1.2]"),
+            (["cart_position:=nan"], "goal cart_position = nan is outside"),
             (["height:=1.0"], "unknown goal 'height'; expected one of cart_position, pole_angle"),
             (["cart_position"], "'cart_position' is not a goal; expected name:=number"),
         ):
