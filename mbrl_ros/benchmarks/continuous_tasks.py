@@ -8,6 +8,7 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -318,6 +319,10 @@ IMAGINED_BRIEFLY = {
     "imagined": 100_000,
 }
 
+_pendulum_planner = partial(
+    planner, PENDULUM, lambda: load_robot("gym/Pendulum-v1"), most=400, episodes=2
+)
+
 TASKS = (
     Task(
         "pendulum",
@@ -328,24 +333,10 @@ TASKS = (
         agents={
             "sac": learner(PENDULUM, None),
             "sac-imagined": learner(PENDULUM, "gp", most=800, every=50, **IMAGINED),
-            "mpc-gp": planner(
-                PENDULUM,
-                lambda: load_robot("gym/Pendulum-v1"),
-                most=400,
-                horizon=20,
-                samples=100,
-                episodes=2,
-            ),
+            "mpc-gp": _pendulum_planner(horizon=20, samples=100),
             # Half of the horizon and of the candidates: a policy sees the rest.
-            "mpc+policy": planner(
-                PENDULUM,
-                lambda: load_robot("gym/Pendulum-v1"),
-                most=400,
-                horizon=10,
-                samples=50,
-                episodes=2,
-                policy=IMAGINED_MEANWHILE,
-                trusted=100,
+            "mpc+policy": _pendulum_planner(
+                horizon=10, samples=50, policy=IMAGINED_MEANWHILE, trusted=100
             ),
         },
         target=-200.0,
