@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pendulum import pendulum
+from pendulum import STEP, pendulum
 from typer.testing import CliRunner
 
 from mbrl_ros import cli
@@ -185,6 +185,33 @@ def test_what_is_off_in_proportion_is_corrected_where_nothing_new_has_been_seen(
     assert (left.square().mean(0).sqrt() < 0.2 * before.square().mean(0).sqrt()).all()
 
 
+def test_what_happens_by_itself_and_what_the_action_adds_may_be_off_differently():
+    """As with a pole of another length and mass: no map of actions says that."""
+
+    def other(data):
+        by_itself = pendulum_after(data.states, torch.zeros_like(data.actions))
+        whole = FEATURES.deltas(data.states, data.next_states)
+        effect = whole - by_itself
+        return replace(data, next_states=data.states + 0.7 * by_itself + 1.6 * effect)
+
+    def pendulum_after(states, torque):
+        speed = 9.81 * torch.sin(states[:, :1]) - 0.1 * states[:, 1:] + torque
+        after = states[:, 1:] + STEP * speed
+        return torch.cat([STEP * after, after - states[:, 1:]], 1)
+
+    model, old = GaussianProcess(FEATURES), world(300, 1)
+    model.update(old)
+    for _ in range(3):
+        model.improve()
+    new = other(world(200, 2))
+    found = correct(model, old, new[new.states[:, 0] > 0.0][:40])
+    elsewhere = old[old.states[:, 0] < -0.5]
+    expected = other(elsewhere).next_states
+    left = FEATURES.deltas(expected, found.apply(elsewhere).next_states)
+    before = FEATURES.deltas(expected, elsewhere.next_states)
+    assert (left.square().mean(0).sqrt() < 0.25 * before.square().mean(0).sqrt()).all()
+
+
 @pytest.mark.parametrize("kind", ["gp", "svgp", "mlp", "ensemble"])
 def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     options = FAST if "gp" in kind else {"hidden": (32, 32), "members": 2}
@@ -261,9 +288,9 @@ def test_a_change_that_makes_matters_worse_is_taken_back():
 def test_what_holds_nowhere_is_given_up():
     """Whatever a correction learns from some steps misleads it about the next."""
     learner = learner_of("gp", **FAST)
-    for update in range(8):
+    for update in range(11):
         data = world(400, 700 + update, begin=300 + 5 * update)
-        sector = (data.states[:, 0] - (0.7 * update - 2.8)).abs() < 0.3
+        sector = (data.states[:, 0] - (0.7 * (update % 8) - 2.8)).abs() < 0.3
         data = data[sector][:5]
         jump = 0.4 * (-1.0) ** update  # no torque turns a pendulum at once
         turned = data.next_states + torch.tensor([jump, 0.0])
@@ -272,7 +299,7 @@ def test_what_holds_nowhere_is_given_up():
         if learner.better:
             learner.adopt()
     assert (learner.changes, learner.false_alarms) == (1, 0)
-    assert len(learner.model.remembered()) <= 40  # of 300 that were known before, none
+    assert len(learner.model.remembered()) <= 55  # of 300 that were known before, none
 
 
 def test_a_second_change_is_another_one():
@@ -285,7 +312,7 @@ def test_a_second_change_is_another_one():
 
 def test_a_kind_that_cannot_learn_anew_starts_from_nothing():
     class Plain(GaussianProcess):
-        def relearn(self, known, new, actions):
+        def relearn(self, known, new, actions, doubtful=False):
             return False
 
     learner = OnlineLearner(lambda: Plain(FEATURES, **FAST), 60 * SECOND)

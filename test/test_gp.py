@@ -9,6 +9,7 @@ import pytest
 import torch
 from pendulum import learn, pendulum
 
+from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
@@ -190,6 +191,28 @@ def test_gp_refuses_values_that_are_not_finite(features):
     data.states[3, 1] = math.nan
     with pytest.raises(ValueError, match="not finite"):
         GaussianProcess(features).update(data)
+
+
+def test_jacobians_in_closed_form_are_those_of_the_prediction(learned):
+    data = pendulum(20, seed=3)
+    expected = DynamicsModel.linearise(learned, data.states, data.actions)  # by autograd
+    for found, wanted in zip(learned.linearise(data.states, data.actions), expected, strict=True):
+        assert found.shape == wanted.shape
+        assert torch.allclose(found, wanted, atol=1e-9)
+    single = learned.linearise(data.states.float(), data.actions.float())
+    assert single[0].dtype == torch.float32
+
+
+def test_what_is_doubtful_does_not_outweigh_what_is_new(features):
+    model = learn(GaussianProcess(features, max_points=40), pendulum(80, 1))
+    known, new = model.remembered(), pendulum(15, 2)
+    unchanged = ActionMap.identity(features)
+    model.relearn(known, new, unchanged)
+    assert len(model.remembered()) == 80 + 15
+    model.relearn(known, new, unchanged, doubtful=True)
+    assert len(model.remembered()) == 20 + 15
+    angles = model.remembered().states[:20, 0]
+    assert angles.min() < -2.0 < 2.0 < angles.max()  # of all parts of what was known
 
 
 def test_a_gp_with_one_transition_predicts_no_change(features):
@@ -417,7 +440,8 @@ def test_samples_of_one_step_have_the_predicted_moments(learned, propagation):
     mean, variance = learned.predict(start[:1].double(), actions[0, :1].double())
     deviation = variance[0].sqrt()
     assert ((sampled.mean(0) - mean[0]).abs() < 4.0 * deviation / count**0.5 + 1e-4).all()
-    assert (sampled.std(0) / deviation - 1.0).abs().max() < 0.05
+    # In float32, where what is not known is a small difference of large numbers.
+    assert (sampled.std(0) / deviation - 1.0).abs().max() < 0.1
 
 
 def test_paths_are_functions_drawn_from_the_posterior(learned):

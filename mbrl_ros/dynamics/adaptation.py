@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -24,14 +23,19 @@ _GAIN_PRIOR, _OFFSET_PRIOR = 1.0, 0.3
 _ITERATIONS = 10
 _HUBER = 3.0  # deviations from which on an error weighs less
 _OUTLIER = 10.0  # deviations that an error counts as at most when a correction is judged
-# The map has to explain such a share of the errors, and must not magnify or shrink by more.
-_EXPLAINED, _MOST_GAIN = 0.5, 10.0
+# n new steps a feature leave about (this / n)^2 of the usual squared change unexplained.
+_ALONE = 4
+# The map has to explain such a share of the errors, so nearly all (where more than the motors has
+# changed, what is linear in `ErrorModel` tells it better), and must not magnify or shrink by more.
+_EXPLAINED, _MOST_GAIN = 0.9, 10.0
 # Variances of errors that are alike near each other (with length scales, in root mean squared
-# distances between inputs), of those that are linear, and of noise, among which the likelihood
-# chooses. No length scale is so long that it would reach where nothing new has been seen.
+# distances between inputs), of those that are linear in a group of regressors, and of noise,
+# among which the likelihood chooses. No length scale is so long that it would reach where nothing
+# new has been seen.
 _NEAR = ((0.0, 1.0), (0.1, 0.175), (0.1, 0.35), (1.0, 0.175), (1.0, 0.35))
-_LINEAR = (0.0, 0.1, 1.0)
-_NOISES = (1e-4, 1e-3, 1e-2, 1e-1)
+_LINEAR = (0.0, 0.1, 1.0, 10.0)
+_NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)
+_SWEEPS = 2  # through all of them, one at a time
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Merit:
     that are small either way are left out, for where nothing happens all models are right.
     steps: how many were judged. missed_without, missed_corrected: sum over steps of the share of
     the usual squared change that is missed; who knows nothing misses about one a step.
+    missed_alone: what would be expected of as many new steps alone as each correction rested on.
     """
 
     without: float = 0.0
@@ -70,6 +75,7 @@ class Merit:
     steps: int = 0
     missed_without: float = 0.0
     missed_corrected: float = 0.0
+    missed_alone: float = 0.0
 
     def __add__(self, other: Merit) -> Merit:
         return Merit(
@@ -79,6 +85,7 @@ class Merit:
             self.steps + other.steps,
             self.missed_without + other.missed_without,
             self.missed_corrected + other.missed_corrected,
+            self.missed_alone + other.missed_alone,
         )
 
 
@@ -100,14 +107,25 @@ def merit(model: DynamicsModel, found: Correction, usual: Tensor, fresh: Transit
     notable = squares.amax(0) > _HUBER**2
     without, corrected = (float(each[notable].sum()) for each in squares)
     missed = (errors.square() / (usual + 1e-18)).clamp_max(1.0).mean(2).sum(1)
-    return Merit(without, corrected, int(notable.sum()), len(fresh), *missed.tolist())
+    alone = min(_ALONE * model.features.size / found.errors.steps, 1.0) ** 2
+    return Merit(
+        without,
+        corrected,
+        int(notable.sum()),
+        len(fresh),
+        missed_without=float(missed[0]),
+        missed_corrected=float(missed[1]),
+        missed_alone=len(fresh) * alone,
+    )
 
 
 class ErrorModel:
     """A Gaussian process (zero mean, one kernel for all) of what an old model errs by.
 
     Errors may be alike for steps that are near each other, and linear in inputs and in what the
-    old model predicts: a mass that is other than it was is felt everywhere, in proportion.
+    old model predicts: a mass that is other than it was is felt everywhere, in proportion. What
+    happens by itself and what the action adds count apart as well, because a motor, a mass and a
+    length change them in different proportions.
 
     model: the old one. actions: what has become of actions. old: the transitions that it was
     learned from, with actions of now. new: where it errs. likelihood: of these errors, its
@@ -118,28 +136,50 @@ class ErrorModel:
         self, model: DynamicsModel, actions: ActionMap, old: Transitions, new: Transitions
     ) -> None:
         self._model, self._actions = model, actions
-        self._columns_of_old = Normaliser.of(self._columns(old))
+        self._resting = old.actions.mean(0)
+        self._of_old = [Normaliser.of(columns) for columns in self._columns(old)]
         self._all_inputs = Normaliser.of(torch.cat([self._inputs(old), self._inputs(new)]))
-        self._new, self._lines = self._all_inputs.normalise(self._inputs(new)), self._linear(new)
+        self._new, self._regressors = self._normalised(new)
         errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
-        targets = errors / self._size
+        self.steps = len(new)  # that it rests on
+        self._fit(errors / self._size)
+        self.likelihood -= len(new) * float(self._size.log().sum())
+
+    def _fit(self, targets: Tensor) -> None:
+        """Choose variances one after the other, by the likelihood of targets (n, D)."""
         squares = torch.cdist(self._new, self._new).square()
-        lines = self._lines @ self._lines.T
-        identity = torch.eye(len(new), dtype=squares.dtype)
-        best = -torch.inf
-        for near, linear, noise in itertools.product(_NEAR, _LINEAR, _NOISES):
-            kernel = self._near(squares, near) + linear * lines + noise * identity
+        products = [regressors @ regressors.T for regressors in self._regressors]
+        identity = torch.eye(len(targets), dtype=targets.dtype)
+        # Of what is near, of each group of regressors, of noise: places among the options.
+        options = (_NEAR, *([_LINEAR] * len(products)), _NOISES)
+        chosen = [0, *([1] * len(products)), 3]
+        self.likelihood = -torch.inf
+
+        def attempt(places: list[int]) -> None:
+            near, linear, noise = _NEAR[places[0]], places[1:-1], _NOISES[places[-1]]
+            variances = [_LINEAR[place] for place in linear]
+            kernel = self._kernel(squares, products, near, variances) + noise * identity
             factor, failed = torch.linalg.cholesky_ex(kernel)
             if failed:
-                continue
+                return
             solved = torch.cholesky_solve(targets, factor)
             likelihood = float(
                 -0.5 * (targets * solved).sum() - targets.shape[1] * factor.diagonal().log().sum()
             )
-            if likelihood > best:
-                best, self._weights, self._chosen = likelihood, solved, (near, linear)
-        self.likelihood = float(best) - len(new) * float(self._size.log().sum())
+            if likelihood > self.likelihood:
+                self.likelihood, self._weights = likelihood, solved
+                self._chosen = near, variances
+                chosen[:] = places
+
+        attempt(list(chosen))
+        for _ in range(_SWEEPS):
+            for which in (-1, *range(1, len(options) - 1), 0):
+                for place in range(len(options[which])):
+                    if place != chosen[which]:
+                        places = list(chosen)
+                        places[which] = place
+                        attempt(places)
 
     def share(self, usual: Tensor) -> float:
         """Return how large the squared errors are beside the usual squared changes (D,)."""
@@ -147,32 +187,52 @@ class ErrorModel:
 
     def mean(self, data: Transitions) -> Tensor:
         """Return the expected errors (N, D) of steps."""
-        near, linear = self._chosen
-        inputs = self._all_inputs.normalise(self._inputs(data))
+        inputs, regressors = self._normalised(data)
         squares = torch.cdist(inputs, self._new).square()
-        kernel = self._near(squares, near) + linear * self._linear(data) @ self._lines.T
-        return (kernel @ self._weights) * self._size
+        products = [
+            some @ those.T for some, those in zip(regressors, self._regressors, strict=True)
+        ]
+        return (self._kernel(squares, products, *self._chosen) @ self._weights) * self._size
 
-    def _near(self, squares: Tensor, near: tuple[float, float]) -> Tensor:
+    def _kernel(
+        self,
+        squares: Tensor,
+        products: list[Tensor],
+        near: tuple[float, float],
+        linear: list[float],
+    ) -> Tensor:
         variance, lengthscale = near
         width = lengthscale * (2.0 * self._new.shape[1]) ** 0.5
-        return variance * torch.exp(-0.5 * squares / width**2)
+        kernel = variance * torch.exp(-0.5 * squares / width**2)
+        for share, product in zip(linear, products, strict=True):
+            kernel += share * product
+        return kernel
 
     def _inputs(self, data: Transitions) -> Tensor:
         return self._model.features.inputs(data.states, data.actions)
 
-    def _columns(self, data: Transitions) -> Tensor:
-        """Return inputs and the changes that the old model predicts, (N, F + D)."""
-        told = self._actions.old(data.states, data.actions)
-        predicted = self._model.predict(data.states, told)[0]
-        change = self._model.features.deltas(data.states, predicted)
-        return torch.cat([self._inputs(data), change], 1)
+    def _columns(self, data: Transitions) -> list[Tensor]:
+        """Return groups of regressors: inputs, and changes by the old model.
 
-    def _linear(self, data: Transitions) -> Tensor:
-        """Return regressors (N, F + D + 1), as large together as one number of variance one."""
-        scaled = self._columns_of_old.normalise(self._columns(data))
-        regressors = torch.cat([scaled, torch.ones(len(data), 1).to(scaled)], 1)
-        return regressors / regressors.shape[1] ** 0.5
+        Those are of the whole step, of the step with the action at rest, and their difference.
+        """
+
+        def predicted(actions: Tensor) -> Tensor:
+            told = self._actions.old(data.states, actions)
+            after = self._model.predict_mean(data.states, told)
+            return self._model.features.deltas(data.states, after)
+
+        whole = predicted(data.actions)
+        resting = predicted(self._resting.expand_as(data.actions))
+        return [self._inputs(data), whole, resting, whole - resting]
+
+    def _normalised(self, data: Transitions) -> tuple[Tensor, list[Tensor]]:
+        """Return inputs (N, F), and groups as large together as one number of variance one."""
+        columns = self._columns(data)
+        groups = [old.normalise(own) for old, own in zip(self._of_old, columns, strict=True)]
+        groups[0] = torch.cat([groups[0], torch.ones(len(data), 1).to(groups[0])], 1)
+        groups = [group / group.shape[1] ** 0.5 for group in groups]
+        return self._all_inputs.normalise(self._inputs(data)), groups
 
 
 def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correction:
@@ -208,7 +268,7 @@ def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> T
 
 def _errors(model: DynamicsModel, data: Transitions, actions: ActionMap) -> Tensor:
     """Return predicted less true next states, (N, D)."""
-    mean = model.predict(data.states, actions.old(data.states, data.actions))[0]
+    mean = model.predict_mean(data.states, actions.old(data.states, data.actions))
     errors = mean - data.next_states
     angles = model.features.angles
     errors[:, angles] = wrap_angle(errors[:, angles])

@@ -235,7 +235,9 @@ class Ensemble(DynamicsModel):
         return parts[0] + parts[1]
 
     @torch.no_grad()
-    def relearn(self, known: Transitions, new: Transitions, actions: ActionMap) -> bool:
+    def relearn(
+        self, known: Transitions, new: Transitions, actions: ActionMap, doubtful: bool = False
+    ) -> bool:
         """Train on these alone, from networks that see each action as the old one it is now."""
         known = known + new
         changes = self.features.deltas(known.states, known.next_states)

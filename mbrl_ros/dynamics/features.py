@@ -59,6 +59,22 @@ class FeatureMap:
         angles = states.index_select(-1, self._angle_index)
         return torch.cat([plain, torch.sin(angles), torch.cos(angles), actions], dim=-1)
 
+    def chain(self, states: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn slopes (N, K, F) by the inputs at states (N, D) into those by state and action.
+
+        Returns (N, K, D) and (N, K, A), by the chain rule.
+        """
+        by_state = slopes.new_zeros(*slopes.shape[:2], self.state_dimensions)
+        plain, sines = len(self.plain), len(self.plain) + len(self.angles)
+        by_state[:, :, self._plain_index] = slopes[:, :, :plain]
+        if self.angles:
+            angles = states.index_select(1, self._angle_index)[:, None]
+            by_sine, by_cosine = slopes[:, :, plain:sines], slopes[:, :, sines:]
+            by_cosine = by_cosine[:, :, : len(self.angles)]
+            turned = by_sine * torch.cos(angles) - by_cosine * torch.sin(angles)
+            by_state[:, :, self._angle_index] = turned
+        return by_state, slopes[:, :, self.size - self.action_dimensions :]
+
     def deltas(self, states: Tensor, next_states: Tensor) -> Tensor:
         """Return next_states - states (..., D), angles by the shorter way round."""
         deltas = next_states - states

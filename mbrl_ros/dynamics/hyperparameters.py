@@ -130,11 +130,13 @@ class Hyperparameters:
     def _likelihood_slope(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the gradient (K, F + 2) of the log marginal likelihood by the logarithms."""
         kernel = self.kernel(inputs, inputs)
-        covariance = kernel.clone()
-        covariance.diagonal(dim1=-2, dim2=-1).add_(self.noise[:, None])
-        inverse = torch.cholesky_inverse(factorise(covariance))
+        diagonal = kernel.diagonal(dim1=-2, dim2=-1)
+        diagonal.add_(self.noise[:, None])
+        inverse = torch.cholesky_inverse(factorise(kernel))
+        diagonal.sub_(self.noise[:, None])
         weights = inverse @ targets.T[:, :, None]
-        slope = 0.5 * (weights @ weights.mT - inverse)  # by the covariance
+        # By the covariance.
+        slope = torch.baddbmm(inverse, weights, weights.mT, beta=-0.5, alpha=0.5)
         noise = slope.diagonal(dim1=-2, dim2=-1).sum(-1) * self.log_noise.exp()
         slope *= kernel
         # The sum over pairs of slope_ij (x_i - x_j)^2, without the differences.

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
@@ -41,6 +43,8 @@ _PATIENCE = 10
 _JUDGED = 1000
 # Change of a logarithm in one slice below which a hyper-parameter counts as found.
 _FOUND = 0.02
+# Inputs whose kernel is held as a whole while points are chosen, which is several times as fast.
+_HELD_WHOLE = 1000
 # New transitions that tell scales, and noise above all, well enough to begin with.
 _TELLING = 60
 # Tensors of a snapshot that must be.
@@ -160,12 +164,15 @@ class KernelModel(DynamicsModel):
         """Return the transitions that it still learns from."""
         return self._remembering()
 
-    def relearn(self, known: Transitions, new: Transitions, actions: ActionMap) -> bool:
+    def relearn(
+        self, known: Transitions, new: Transitions, actions: ActionMap, doubtful: bool = False
+    ) -> bool:
         """Condition on these alone, with hyper-parameters that suit `new`, if there is any.
 
         These are sought from the priors on, in `new` only, for `improve` to go on from: with the
         noise of a simulation, which has none, real steps next to those of before would have to be
-        explained by ever shorter length scales.
+        explained by ever shorter length scales. Of what is doubtful no more is kept than makes
+        half of the points, spread over all of it, which also leaves training less to do.
         """
         before = dict(vars(self))
         try:
@@ -174,6 +181,9 @@ class KernelModel(DynamicsModel):
                 spread = torch.linspace(0, len(new) - 1, min(len(new), _TELLING)).long()
                 self._rebuild(new[spread], 5 * self.fit_steps)
                 self._fitted = True
+            half = self.max_points // 2
+            if doubtful and len(known) > half:
+                known = known[_spread(self._normalised(known)[0], half).sort().values]
             self._rebuild(known + new, steps=0)
         except Exception:
             vars(self).update(before)
@@ -316,20 +326,28 @@ class KernelModel(DynamicsModel):
         count = len(inputs)
         if count <= keep:
             return torch.arange(count)
-        remaining = torch.ones(count, dtype=inputs.dtype)
-        rows = torch.zeros(keep, count, dtype=inputs.dtype)
-        chosen = torch.zeros(keep, dtype=torch.long)
-        share = 1.0 / (self._hyperparameters.signal.numpy() * self.features.outputs)
-        points = inputs.numpy()
+        column = self._columns(inputs)
+        remaining = np.ones(count)
+        rows = np.zeros((keep, count))
+        chosen = np.zeros(keep, int)
         for i in range(keep):
-            pivot = int(remaining.argmax())
-            chosen[i] = pivot
-            column = share @ self._hyperparameters.cross(points, points[pivot])
-            row = torch.from_numpy(column) - rows[:i, pivot] @ rows[:i]
-            rows[i] = row / remaining[pivot].clamp_min(1e-12).sqrt()
-            remaining = (remaining - rows[i].square()).clamp_min(0.0)
-            remaining[pivot] = -1.0
-        return chosen.sort().values
+            pivot = chosen[i] = int(remaining.argmax())
+            row = column(pivot) - rows[:i, pivot] @ rows[:i]
+            rows[i] = row / math.sqrt(max(remaining[pivot], 1e-12))
+            remaining -= np.square(rows[i])
+            np.maximum(remaining, 0.0, out=remaining)
+            remaining[chosen[: i + 1]] = -1.0
+        return torch.from_numpy(np.sort(chosen))
+
+    def _columns(self, inputs: Tensor) -> Callable[[int], NDArray[np.float64]]:
+        """Return what gives a column (N,) of the mean correlation of the outputs at inputs."""
+        share = 1.0 / (self._hyperparameters.signal * self.features.outputs)
+        if len(inputs) > _HELD_WHOLE:
+            points, weights = inputs.numpy(), share.numpy()
+            return lambda i: weights @ self._hyperparameters.cross(points, points[i])
+        kernel = self._hyperparameters.kernel(inputs, inputs)
+        whole = torch.tensordot(share, kernel, 1).numpy()
+        return lambda i: whole[i]
 
     # -- prediction -------------------------------------------------------------------------
 
@@ -357,6 +375,19 @@ class KernelModel(DynamicsModel):
     def predict_mean(self, states: Tensor, actions: Tensor) -> Tensor:
         """Predict one step, its mean only."""
         return states + self._mean(states, actions)[:, : self.features.state_dimensions]
+
+    def linearise(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean's Jacobians in closed form; see DynamicsModel.linearise."""
+        size = self.features.state_dimensions
+        inputs = self._input.normalise(self.features.inputs(states, actions).double())
+        kernel = self._hyperparameters.kernel(self._inputs, inputs)[:size]
+        weighted = (self._weights[:size, :, None] * kernel).mT  # (D, N, n)
+        slopes = weighted @ self._inputs - weighted.sum(2)[:, :, None] * inputs
+        slopes *= torch.exp(-2.0 * self._hyperparameters.log_lengthscale[:size])[:, None, :]
+        slopes *= self._target.scale[:size, None, None] / self._input.scale
+        by_state, by_action = self.features.chain(states, slopes.transpose(0, 1))
+        by_state.diagonal(dim1=1, dim2=2).add_(1.0)  # what changes is added to the state
+        return by_state.to(states.dtype), by_action.to(states.dtype)
 
     def reward(self, states: Tensor, actions: Tensor) -> Tensor:
         """Predict the reward of one step; see DynamicsModel.reward."""

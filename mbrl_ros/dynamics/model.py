@@ -125,11 +125,14 @@ class DynamicsModel(ABC):
         """Return the transitions that it still learns from; none if a kind does not tell."""
         return Transitions.empty(self.features)
 
-    def relearn(self, known: Transitions, new: Transitions, actions: ActionMap) -> bool:
+    def relearn(
+        self, known: Transitions, new: Transitions, actions: ActionMap, doubtful: bool = False
+    ) -> bool:
         """Learn from these in place of all that is remembered, after the world has changed.
 
         known: from before the change, as it would be now; new: since. actions: which old action
         does what an action does now; a kind that cannot start again at once begins from there.
+        doubtful: whether what is known was far off, so that it must not outweigh what is new.
         Returns False, having done nothing, if it does not offer this.
         """
         return False

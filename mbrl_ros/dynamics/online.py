@@ -33,12 +33,11 @@ _GROWTH = 1.2
 # world has not changed, the model has only been wrong about it. To ask for more would forfeit what
 # is right in the correction of a young or foreign model, as when simulation gives way to hardware.
 _PROVEN = 40
-# Steps that tell whether the old is of any use, and how many new ones a feature it takes until the
-# new alone begins to tell as much: of the usual squared change, n steps alone leave about
-# (that number / n)^2 unexplained. If the old leaves more, corrected or not, it is given up: so
-# much of it together would outweigh what is new. If it leaves less than the last share, the world
-# has not changed.
-_TELLING, _ALONE, _UPHELD = 10, 4, 0.1
+# Judged steps that tell whether the old is of any use, which is given up if it has left more
+# unexplained, corrected or not, than as many new steps alone would have: so much of it together
+# would outweigh what is new. If it leaves less than this share of the usual squared change, the
+# world has not changed; if a correction has more to correct, what it makes of the old is doubtful.
+_TELLING, _UPHELD = 10, 0.1
 # Share of the usual squared change below which errors that a map of actions leaves are none:
 # scales and noise that were found in the old suit the new as well.
 _SAME = 3e-3
@@ -210,9 +209,10 @@ class OnlineLearner:
         actions = found.actions.after(adaptation.actions)
         self.correction, adaptation.actions = found, found.actions
         known, strange = found.apply(old), new
-        if found.errors.share(adaptation.usual) < _SAME:
+        share = found.errors.share(adaptation.usual)
+        if share < _SAME:
             known, strange = known + new, self._nothing
-        if not self.model.relearn(known, strange, actions):
+        if not self.model.relearn(known, strange, actions, doubtful=share > _UPHELD):
             self.model = self._make()
             self.model.update(new)
         self._held_out = self._nothing
@@ -339,8 +339,7 @@ class _Adaptation:
         """Whether what is new, alone, tells more than the old model, as it was or corrected."""
         merit = self.merit
         missed = min(merit.missed_without, merit.missed_corrected)
-        alone = (_ALONE * self.before.features.size / len(self.new)) ** 2
-        return merit.steps >= _TELLING and missed > alone * merit.steps
+        return merit.steps >= _TELLING and missed > merit.missed_alone
 
     @property
     def holds(self) -> bool:

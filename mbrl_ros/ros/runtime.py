@@ -25,6 +25,8 @@ _SIGNAL_LATENCY = 0.05
 
 FAILED = 1
 _PR_SET_PDEATHSIG = 1
+# For glibc's mallopt, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: the most that either takes, in bytes.
+_KEPT_BY_MALLOC = {-1: 2**31 - 1, -3: 32 * 2**20}
 
 
 class ManagedNode(Node):
@@ -53,6 +55,7 @@ def run(factory: Callable[[], ManagedNode]) -> int:
     0, 1 when the node has failed, or 2 with one message when it cannot start with its
     configuration.
     """
+    keep_memory()
     stop = threading.Event()
 
     def request_stop(_number: int, _frame: FrameType | None) -> None:
@@ -107,6 +110,18 @@ def _warn_of_unknown_parameters(node: Node) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         node.get_logger().warning(f"there is no parameter '{name}'{hint}")
+
+
+def keep_memory() -> None:
+    """Have malloc keep what is freed, for the next tick, instead of giving it back.
+
+    Otherwise matrices of a few hundred rows are mapped anew at each use, and the page faults
+    take longer than the algebra; in a control loop they also come when they like.
+    """
+    library = ctypes.CDLL(None)
+    if sys.platform.startswith("linux") and hasattr(library, "mallopt"):
+        for option, size in _KEPT_BY_MALLOC.items():
+            library.mallopt(option, size)
 
 
 def _tie_to_parent() -> bool:
