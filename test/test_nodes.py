@@ -767,22 +767,21 @@ def test_the_process_of_such_a_node_ends_with_one_line(tmp_path, name, parameter
 
 
 def test_a_node_keeps_the_memory_it_has_freed():
-    """Matrices of a tick come from what the last one has freed, not from the system."""
+    """The matrices of a step of training come from what the last one has freed."""
     code = """
 import resource
 import torch
+from mbrl_ros.dynamics.hyperparameters import Hyperparameters
 from mbrl_ros.ros.runtime import keep_memory
 
-def tick():
-    return float(torch.ones(4, 200, 200).double().exp().sum())
-
 keep_memory()
-tick()
+torch.set_num_threads(1)
+inputs, targets = torch.randn(200, 6).double(), torch.randn(200, 4).double()
+Hyperparameters.prior(4, 6).fitted(inputs, targets, 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(100):
-    tick()
+Hyperparameters.prior(4, 6).fitted(inputs, targets, 100)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     command = [sys.executable, "-c", code]
     faults = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert faults < 1000  # of 60,000 otherwise
+    assert faults < 10_000  # of 60,000 to 90,000 otherwise
