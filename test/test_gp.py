@@ -440,8 +440,9 @@ def test_samples_of_one_step_have_the_predicted_moments(learned, propagation):
     mean, variance = learned.predict(start[:1].double(), actions[0, :1].double())
     deviation = variance[0].sqrt()
     assert ((sampled.mean(0) - mean[0]).abs() < 4.0 * deviation / count**0.5 + 1e-4).all()
-    # In float32, where what is not known is a small difference of large numbers.
-    assert (sampled.std(0) / deviation - 1.0).abs().max() < 0.1
+    # In float32 what a sparse one does not know is a small difference of large numbers.
+    bound = 0.05 if isinstance(learned, GaussianProcess) else 0.1
+    assert (sampled.std(0) / deviation - 1.0).abs().max() < bound
 
 
 def test_paths_are_functions_drawn_from_the_posterior(learned):

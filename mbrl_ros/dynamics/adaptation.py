@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
-from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 from mbrl_ros.dynamics.normaliser import Normaliser
 
@@ -137,8 +136,9 @@ class ErrorModel:
     ) -> None:
         self._model, self._actions = model, actions
         self._resting = old.actions.mean(0)
-        self._of_old = [Normaliser.of(columns) for columns in self._columns(old)]
-        self._all_inputs = Normaliser.of(torch.cat([self._inputs(old), self._inputs(new)]))
+        of_old = self._columns(old)
+        self._of_old = [Normaliser.of(columns) for columns in of_old]
+        self._all_inputs = Normaliser.of(torch.cat([of_old[0], self._inputs(new)]))
         self._new, self._regressors = self._normalised(new)
         errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
@@ -229,10 +229,10 @@ class ErrorModel:
     def _normalised(self, data: Transitions) -> tuple[Tensor, list[Tensor]]:
         """Return inputs (N, F), and groups as large together as one number of variance one."""
         columns = self._columns(data)
+        inputs = self._all_inputs.normalise(columns[0])
         groups = [old.normalise(own) for old, own in zip(self._of_old, columns, strict=True)]
         groups[0] = torch.cat([groups[0], torch.ones(len(data), 1).to(groups[0])], 1)
-        groups = [group / group.shape[1] ** 0.5 for group in groups]
-        return self._all_inputs.normalise(self._inputs(data)), groups
+        return inputs, [group / group.shape[1] ** 0.5 for group in groups]
 
 
 def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correction:
@@ -269,10 +269,7 @@ def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> T
 def _errors(model: DynamicsModel, data: Transitions, actions: ActionMap) -> Tensor:
     """Return predicted less true next states, (N, D)."""
     mean = model.predict_mean(data.states, actions.old(data.states, data.actions))
-    errors = mean - data.next_states
-    angles = model.features.angles
-    errors[:, angles] = wrap_angle(errors[:, angles])
-    return errors
+    return model.features.deltas(data.next_states, mean)
 
 
 def _actions(

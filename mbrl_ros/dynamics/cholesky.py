@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dtpsv
 from torch import Tensor
 
-_JITTERS = (1e-6, 1e-4, 1e-2)
+_JITTERS = (0.0, 1e-6, 1e-4, 1e-2)
 
 
 class GrowingCholesky:
@@ -89,12 +89,11 @@ def factorise(covariance: Tensor) -> Tensor:
 
     Raises ValueError if that does not help.
     """
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if not failed.any():
-        return factor
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype)
     for jitter in _JITTERS:
-        factor, failed = torch.linalg.cholesky_ex(covariance + jitter * identity)
+        shifted = covariance
+        if jitter:
+            shifted = covariance + jitter * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
         if not failed.any():
             return factor
     raise ValueError("the covariance is not positive definite even with the largest jitter")

@@ -69,8 +69,8 @@ class FeatureMap:
         by_state[:, :, self._plain_index] = slopes[:, :, :plain]
         if self.angles:
             angles = states.index_select(1, self._angle_index)[:, None]
-            by_sine, by_cosine = slopes[:, :, plain:sines], slopes[:, :, sines:]
-            by_cosine = by_cosine[:, :, : len(self.angles)]
+            by_sine = slopes[:, :, plain:sines]
+            by_cosine = slopes[:, :, sines : sines + len(self.angles)]
             turned = by_sine * torch.cos(angles) - by_cosine * torch.sin(angles)
             by_state[:, :, self._angle_index] = turned
         return by_state, slopes[:, :, self.size - self.action_dimensions :]

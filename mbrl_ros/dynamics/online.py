@@ -15,7 +15,6 @@ from torch import Tensor
 from mbrl_ros.dynamics.action_map import ActionMap
 from mbrl_ros.dynamics.adaptation import Correction, Merit, correct, merit, usual_change
 from mbrl_ros.dynamics.change import ChangeDetector
-from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions
 
 _HELD_OUT_EVERY = 10  # one transition in so many is held out
@@ -362,10 +361,7 @@ def _contained(data: Transitions, others: Transitions) -> Tensor:
 def _predicted(model: DynamicsModel, data: Transitions) -> tuple[Tensor, Tensor]:
     """Return errors and variances of the next states, each (N, D)."""
     mean, variance = model.predict(data.states, data.actions)
-    error = mean - data.next_states
-    angles = model.features.angles
-    error[:, angles] = wrap_angle(error[:, angles])
-    return error, variance
+    return model.features.deltas(data.next_states, mean), variance
 
 
 def _overrun(model: DynamicsModel, data: Transitions) -> Tensor:

@@ -118,8 +118,10 @@ def keep_memory() -> None:
     Otherwise matrices of a few hundred rows are mapped anew at each use, and the page faults
     take longer than the algebra; in a control loop they also come when they like.
     """
+    if not sys.platform.startswith("linux"):
+        return
     library = ctypes.CDLL(None)
-    if sys.platform.startswith("linux") and hasattr(library, "mallopt"):
+    if hasattr(library, "mallopt"):
         for option, size in _KEPT_BY_MALLOC.items():
             library.mallopt(option, size)
 
