@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl_ros.dynamics.dataset import Trajectory
-from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, one_step_error
 from mbrl_ros.robots.spec import RobotSpec
 
@@ -163,10 +163,10 @@ def evaluate(
         one_mean, one_variance, rewards = _one_step(model, data)
         share = one_step_error(model, data)
 
-    rmse = _rms(_difference(mean, truth, features), 1)
-    unchanged = _rms(_difference(begins.expand_as(truth), truth, features), 1)
+    rmse = _rms(features.deltas(truth, mean), 1)
+    unchanged = _rms(features.deltas(truth, begins.expand_as(truth)), 1)
     grouped = particle_states.reshape(horizon, len(begins), particles, -1)
-    one_error = _difference(one_mean, data.next_states, features)
+    one_error = features.deltas(data.next_states, one_mean)
     one_rmse = _rms(one_error, 0)
     return Evaluation(
         names=robot.state_names,
@@ -197,7 +197,7 @@ def state_scale(trajectories: Sequence[Trajectory], features: FeatureMap) -> Ten
     centre = states.mean(0)
     for i in features.angles:
         centre[i] = torch.atan2(states[:, i].sin().mean(), states[:, i].cos().mean())
-    return _rms(_difference(states, centre, features), 0).clamp_min(1e-9)
+    return _rms(features.deltas(centre, states), 0).clamp_min(1e-9)
 
 
 def horizon_steps(trajectories: Sequence[Trajectory], seconds: float, period: float) -> int:
@@ -250,13 +250,6 @@ def _one_step(model: DynamicsModel, data: Transitions) -> tuple[Tensor, Tensor, 
     return means, variances, torch.cat([mean[:, size:] for _, mean, _ in parts])
 
 
-def _difference(first: Tensor, second: Tensor, features: FeatureMap) -> Tensor:
-    """Return first - second (..., D), angles by the shorter way round."""
-    difference = first - second
-    difference[..., features.angles] = wrap_angle(difference[..., features.angles])
-    return difference
-
-
 def _rms(values: Tensor, axis: int) -> Tensor:
     return values.square().mean(axis).sqrt().nan_to_num(math.inf, math.inf)
 
@@ -269,8 +262,8 @@ def _particle_coverage(particles: Tensor, truth: Tensor, features: FeatureMap) -
     centre[..., angles] = torch.atan2(
         particles[..., angles].sin().mean(2), particles[..., angles].cos().mean(2)
     )
-    spread = _difference(particles, centre[:, :, None], features).numpy()
-    found = _difference(truth, centre, features).numpy()
+    spread = features.deltas(centre[:, :, None], particles).numpy()
+    found = features.deltas(centre, truth).numpy()
     coverage = []
     for level in LEVELS:
         tail = 0.5 * (1.0 - level)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.action_map import ActionMap
-from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
+from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.kinds import MODELS
 from mbrl_ros.robots.spec import RobotSpec
 
@@ -289,9 +289,7 @@ def one_step_error(model: DynamicsModel, data: Transitions) -> float:
     if len(data) == 0:
         return float("nan")
     mean, _ = model.predict(data.states, data.actions)
-    error = mean - data.next_states
-    angles = model.features.angles
-    error[:, angles] = wrap_angle(error[:, angles])
+    error = model.features.deltas(data.next_states, mean)
     change = model.features.deltas(data.states, data.next_states)
     scale = change.square().mean(0).clamp_min(1e-12)
     return float((error.square().mean(0) / scale).mean().sqrt())
