@@ -635,6 +635,51 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
         assert planner.running
 
 
+def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole):
+    """A pause between two bouts is no time to arm a robot: nothing would be learned from it."""
+    actions = []
+    listener.node.create_subscription(
+        JointState, "action", lambda m: actions.append(m.position[0]), LATEST
+    )
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    ignorant = make_model("gp", cartpole)
+    tick = 0
+
+    def answer():
+        """Return the action that answers a new state."""
+        nonlocal tick
+        tick += 1
+        before = len(actions)
+        states.publish(named_values(tick * PERIOD, cartpole.state_names, [0.0] * 4))
+        wait_for(lambda: len(actions) > before, "an action")
+        return actions[-1]
+
+    def send(frame):
+        message = named_values(tick * PERIOD, cartpole.action_names, [0.0])
+        message.header.frame_id = frame
+        applied.publish(message)
+        time.sleep(0.2)
+
+    with (
+        node(tmp_path, "mpc_planner", "exploration_duration:=0.25"),
+        node(tmp_path, "command_guard"),
+    ):
+        matched(states)
+        matched(applied)
+        models.publish(bytes_message(encode(ignorant, describe(cartpole, ignorant, math.nan))))
+        assert all(answer() != 0.0 for _ in range(12))
+        send(UNSTEERED)
+        assert all(answer() != 0.0 for _ in range(12))
+        send("")
+        moving = 0
+        while answer() != 0.0:
+            moving += 1
+        assert moving >= 5  # a quarter of a second, and none of it spent before
+        assert [answer() != 0.0 for _ in range(9)] == 4 * [False] + 5 * [True]
+
+
 def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
     diagnosis = Diagnosis(listener, "mpc_planner")
     client = AsyncParameterClient(listener.node, "mpc_planner")

@@ -229,6 +229,8 @@ class MpcPlanner(ManagedNode):
         self._time_budget = values["time_budget"] * robot.period
         self._exploration_ticks = round(values["exploration_duration"] / robot.period)
         self._bout_ticks = self._exploration_ticks or round(1.0 / robot.period)
+        self._explored = 0  # ticks at random, or between two bouts, since nothing has been known
+        self._known = False  # whether the model of the last tick had learned anything
         self._declare_goal()
 
         self._models: Succession[SnapshotInfo, DynamicsModel] = Succession(self._lockstep)
@@ -243,6 +245,7 @@ class MpcPlanner(ManagedNode):
         self._plan: Plan | None = None
         self._awaiting_applied = False
         self._driven = False  # whether the guard has sent the last action
+        self._moved = self._lockstep  # whether it has sent any; in lockstep it sends the first
         self._delay = DelayCompensation(
             robot.period, robot.safe_action, values["delay_compensation"]
         )
@@ -449,20 +452,28 @@ class MpcPlanner(ManagedNode):
         """Whether a tick has to wait for a policy, as in lockstep."""
         return self._controller != "mpc" and self._policies.overdue(stamp)
 
-    def _move_at_random(self, present: Tensor, goal: Tensor) -> list[float]:
-        """Return the action (A,) of a tick that is not planned."""
-        action, self._acting = self._explore(), "random"
+    def _move_at_random(self, present: Tensor, goal: Tensor, pauses: bool) -> list[float]:
+        """Return the action (A,) of a tick that is not planned.
+
+        pauses: whether it is the safe one between two bouts of random ones, because a robot that
+        only moves at random while the first model takes its time drifts away. The first bout
+        begins when the robot can move: a model learned from a pause would know of no action.
+        """
+        action, self._acting = self._exploration[self._loop.ticks % _EXPLORATION_STEPS], "random"
+        if pauses:
+            if self._explored // self._bout_ticks % 2:
+                action = torch.tensor(self._robot.safe_action)
+            self._explored += self._moved
         self._stage_cost = self._cost_now(present, action, goal)
         return action.tolist()
 
-    def _explore(self) -> Tensor:
-        """Return a random action (A,), or the safe one between two bouts of them.
-
-        While the first model takes its time, a robot that only moves at random drifts away.
-        """
-        if self._loop.ticks // self._bout_ticks % 2:
-            return torch.tensor(self._robot.safe_action)
-        return self._exploration[self._loop.ticks % _EXPLORATION_STEPS]
+    def _explores(self, model: DynamicsModel) -> bool:
+        """Whether too little is known to plan by this model."""
+        known, self._known = self._known, model.transitions > 0
+        if known and not self._known:
+            self._explored = 0  # all has been forgotten
+        # Who starts from a model that knows something does not explore at all.
+        return not self._known or 0 < self._explored < self._exploration_ticks
 
     def _choose(
         self, stamp: int, state: list[float], model: DynamicsModel
@@ -487,7 +498,7 @@ class MpcPlanner(ManagedNode):
             self._stops.observe(stamp, state, self._driven)
             if self._stops.resting:
                 self._plan = None
-                return self._move_at_random(present, goal_now), None
+                return self._move_at_random(present, goal_now, pauses=False), None
         if self._controller == "policy":
             policy = self._policy_for(stamp, goal_now)
             reaction = None
@@ -498,10 +509,8 @@ class MpcPlanner(ManagedNode):
             if reaction is not None:
                 self._stage_cost = self._cost_now(present, reaction, goal_now)
                 return reaction.tolist(), None
-        if self._loop.ticks == 0 and model.transitions:
-            self._exploration_ticks = 0  # started from a model that knows something
-        if model.transitions == 0 or self._loop.ticks < self._exploration_ticks:
-            return self._move_at_random(present, goal_now), None
+        if self._explores(model):
+            return self._move_at_random(present, goal_now, pauses=True), None
         self._acting = "mpc"
         if self._controller == "mpc+policy":
             self._guide_by(self._policy_for(stamp, goal_now, last_goal))
@@ -620,6 +629,7 @@ class MpcPlanner(ManagedNode):
         stamp = to_nanoseconds(message.header.stamp)
         self._moved_since += 1
         self._driven = message.header.frame_id != UNSTEERED
+        self._moved |= self._driven
         if not self._lockstep:  # there, when this arrives depends on the machine
             with contextlib.suppress(ValueError):
                 applied = read_named_values(message, self._robot.action_names)
