@@ -285,21 +285,47 @@ def test_a_change_that_makes_matters_worse_is_taken_back():
     assert found < 1.2 * expected + 0.02
 
 
+def misleading(update, jump, size=5):
+    """Return steps in one sector of angles, which jump the other way than those before them."""
+    data = world(400, 700 + update, begin=300 + size * update)
+    sector = (data.states[:, 0] - (0.7 * (update % 8) - 2.8)).abs() < 0.3
+    data = data[sector][:size]
+    return replace(data, next_states=data.next_states + (-1.0) ** update * torch.tensor(jump))
+
+
 def test_what_holds_nowhere_is_given_up():
     """Whatever a correction learns from some steps misleads it about the next."""
     learner = learner_of("gp", **FAST)
     for update in range(11):
-        data = world(400, 700 + update, begin=300 + 5 * update)
-        sector = (data.states[:, 0] - (0.7 * (update % 8) - 2.8)).abs() < 0.3
-        data = data[sector][:5]
-        jump = 0.4 * (-1.0) ** update  # no torque turns a pendulum at once
-        turned = data.next_states + torch.tensor([jump, 0.0])
-        learner.learn(replace(data, next_states=turned))
+        learner.learn(misleading(update, [0.4, 0.0]))  # no torque turns a pendulum at once
         learner.improve()
         if learner.better:
             learner.adopt()
     assert (learner.changes, learner.false_alarms) == (1, 0)
     assert len(learner.model.remembered()) <= 55  # of 300 that were known before, none
+
+
+def test_an_old_model_that_still_errs_does_not_come_back():
+    """Corrections do worse than nothing, but without them nothing is right either."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(data):  # so that no error is large beyond all comparison
+        noise = torch.randn(data.next_states.shape, generator=generator).double()
+        return replace(data, next_states=data.next_states + noise * torch.tensor([0.0025, 0.05]))
+
+    learner = OnlineLearner(lambda: GaussianProcess(FEATURES, **FAST), 60 * SECOND)
+    for seed in range(6):
+        learner.learn(noisy(world(50, seed, begin=50 * seed)))
+        learner.improve()
+        learner.adopt()
+    for update in range(8):
+        learner.learn(noisy(misleading(update, [0.015, 0.3])))
+        learner.improve()
+        if learner.better:
+            learner.adopt()
+    assert learner.proven
+    assert learner.adapting
+    assert (learner.changes, learner.false_alarms) == (1, 0)
 
 
 def test_a_second_change_is_another_one():

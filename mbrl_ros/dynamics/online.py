@@ -175,8 +175,12 @@ class OnlineLearner:
         proven = self.proven
         adaptation.merit += merit(adaptation.before, self.correction, adaptation.usual, new)
         if self.proven and not proven and not adaptation.holds:
-            self._take_back()
-            return
+            latest = adaptation.new[-_TELLING:]
+            lately = merit(adaptation.before, self.correction, adaptation.usual, latest)
+            # However badly it is corrected so far, an old model that still errs as much is wrong.
+            if lately.missed_without < _UPHELD * lately.steps:
+                self._take_back()
+                return
         count = len(adaptation.new)
         outdone = adaptation.outdone and not adaptation.anew
         if alarmed or outdone or count >= min(_GROWTH * adaptation.used, _SETTLED):
