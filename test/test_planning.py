@@ -644,9 +644,10 @@ def test_prediction_over_the_delay_is_where_the_robot_will_be(until_sent, period
     period = round(STEP * 1e9)
     for tick, force in enumerate(sent):
         # The guard has not said yet what it made of the last one.
-        delay.answered(tick * period, [force])
+        published = tick * period + round(until_sent * period)
+        delay.answered(tick * period, [force], published)
         if tick < len(sent) - 1:
-            delay.applied(tick * period + round(until_sent * period), [force])
+            delay.applied(published, [force])
     now = len(sent) * period
     start, before, fraction = delay.start_of_plan(now, torch.zeros(4), Cart())
 
@@ -672,6 +673,22 @@ def test_what_the_guard_made_of_an_action_is_what_counts():
     start, before, _ = delay.start_of_plan(round(STEP * 1e9), torch.zeros(4), Cart())
     assert float(before[0]) == 2.0
     assert float(start[1]) == pytest.approx(2.0 * STEP)
+
+
+def test_an_action_is_known_by_its_time_even_if_the_next_has_been_given():
+    """A planner that is busy hears of an action only after it has answered the next state."""
+    delay = DelayCompensation(STEP, [0.0])
+    period = round(STEP * 1e9)
+    for tick in range(50):
+        delay.answered(tick * period, [float(tick)], round((tick + 1.2) * period))
+        if tick:
+            delay.applied(round((tick + 0.25) * period), [tick - 1.0])
+    assert delay.until_sent == pytest.approx(1.25 * STEP)
+    # What the guard sends in place of an action is no answer, however late.
+    delay.applied(round(53.0 * period), [0.0], steered=False)
+    assert delay.until_sent == pytest.approx(1.25 * STEP)
+    _, before, _ = delay.start_of_plan(53 * period, torch.zeros(4), Cart())
+    assert float(before[0]) == 0.0
 
 
 def test_without_compensation_the_plan_starts_at_the_state_as_it_is():

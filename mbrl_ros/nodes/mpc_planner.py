@@ -54,6 +54,7 @@ from mbrl_ros.planning.sampling import SamplingPlanner
 from mbrl_ros.planning.stops import EndStops
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.spec import NANOSECONDS, Exploration, RobotSpec
+from mbrl_ros.ros.clocks import FineClock
 from mbrl_ros.ros.conversions import (
     UNSTEERED,
     read_named_values,
@@ -243,7 +244,7 @@ class MpcPlanner(ManagedNode):
         self._model_came = math.nan  # when the last one did, seconds of the steady clock
         self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
-        self._awaiting_applied = False
+        self._fine_clock = FineClock(self, interpolate=not self._lockstep)
         self._driven = False  # whether the guard has sent the last action
         self._moved = self._lockstep  # whether it has sent any; in lockstep it sends the first
         self._delay = DelayCompensation(
@@ -431,14 +432,15 @@ class MpcPlanner(ManagedNode):
         if action is None:
             self._limits.forget_promises()
             return True
+        published = stamp if self._lockstep else max(self._fine_clock.now(), stamp)
         skipped = self._loop.send(stamp, action)
         seconds = time.perf_counter() - begin
         self._plan_ms.append(1e3 * seconds)
         late = self.get_clock().now().nanoseconds - stamp > self._period
         missed = skipped + int(late)  # ticks without an action in their own period
         self._missed += missed
-        self._delay.answered(stamp, action)
-        self._awaiting_applied, self._driven = True, False
+        self._delay.answered(stamp, action, published)
+        self._driven = False
         self._publish_plan(stamp)
         self._limits.arrived(stamp, state, self._stage_cost)
         self._ticks_by[self._acting] += 1
@@ -633,10 +635,7 @@ class MpcPlanner(ManagedNode):
         if not self._lockstep:  # there, when this arrives depends on the machine
             with contextlib.suppress(ValueError):
                 applied = read_named_values(message, self._robot.action_names)
-                self._delay.applied(stamp, applied)
-        if self._awaiting_applied:
-            self._awaiting_applied = False
-            self._delay.observe((stamp - self._loop.answered) / NANOSECONDS)
+                self._delay.applied(stamp, applied, self._driven)
 
     def _publish_plan(self, stamp: int) -> None:
         if self._plan is not None and self._view is not None:

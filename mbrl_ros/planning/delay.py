@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,9 @@ from mbrl_ros.robots.spec import NANOSECONDS
 # Each new delay counts this much in the running mean.
 _GAIN = 0.1
 _KEPT = 100  # actions: far more than can be on their way
+# Share of a period by which an action may seem to be passed on before it was published: clocks of
+# two processes differ a little where a simulator drives them.
+_EARLY = 0.1
 
 
 class DelayCompensation:
@@ -38,7 +42,9 @@ class DelayCompensation:
         self._until_sent: float | None = None
         self._sent = ActionHistory(_KEPT)
         self._sent.add(0, safe_action)
-        self._latest: tuple[int, list[float]] | None = None  # not known yet to be applied
+        # When they were published, of which state's stamp: answers not known yet to be sent.
+        self._answers: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self._latest: tuple[int, list[float]] | None = None  # the newest of them, when published
         self.actuation = 0.0
 
     @property
@@ -60,14 +66,31 @@ class DelayCompensation:
     def _periods(self) -> float:
         return self.delay / self._period if self._compensate else 0.0
 
-    def answered(self, stamp: int, action: Sequence[float]) -> None:
-        """Note the action (A,) that answers the state of this stamp, in nanoseconds."""
-        self._settle()
-        self._latest = (stamp, list(action))
+    def answered(self, stamp: int, action: Sequence[float], published: int | None = None) -> None:
+        """Note the action (A,) that answers the state of this stamp, in nanoseconds.
 
-    def applied(self, stamp: int, action: Sequence[float]) -> None:
-        """Note what was really sent, and when."""
-        self._latest = None
+        published: when it left for the guard; None: at the stamp.
+        """
+        self._settle()
+        published = stamp if published is None else published
+        self._answers.append((published, stamp))
+        self._latest = (published, list(action))
+
+    def applied(self, stamp: int, action: Sequence[float], steered: bool = True) -> None:
+        """Note what was really sent, and when.
+
+        steered: whether that was an answer; False for what the guard sends in place of one. Which
+        answer it was, its time tells: the planner may have given the next one by now.
+        """
+        until = stamp + round(_EARLY * self._period * NANOSECONDS)
+        if steered:
+            answered = None
+            while self._answers and self._answers[0][0] <= until:
+                _, answered = self._answers.popleft()
+            if answered is not None:
+                self.observe((stamp - answered) / NANOSECONDS)
+        if self._latest is not None and self._latest[0] <= until:
+            self._latest = None
         self._sent.add(max(stamp, self._sent.newest), action)
 
     def observe(self, seconds: float) -> None:
@@ -97,7 +120,8 @@ class DelayCompensation:
         return state, torch.tensor(last, dtype=torch.float32), max(periods - whole, 0.0)
 
     def _settle(self) -> None:
-        """Take the last answer as sent when it was to be expected, if nothing else is known."""
+        """Take the last answer as passed on at once, if nothing else is known."""
         if self._latest is not None:
-            stamp, action = self._latest
-            self.applied(stamp + round(self.until_sent * NANOSECONDS), action)
+            published, action = self._latest
+            self._sent.add(max(published, self._sent.newest), action)
+            self._latest = None
