@@ -15,8 +15,10 @@ and writes to --record, what happened.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import random
 import signal
 import sys
@@ -42,6 +44,7 @@ CONTROL_PERIOD = 0.05  # s; delays are told in these
 FORCE_LIMIT = 10.0  # N that may be asked for
 UP = 0.2  # rad from upright
 HOLD = 2.0  # s that it has to stay there
+PRIORITY = 50  # of this process among those in real time, where that is allowed
 
 
 @dataclass
@@ -268,6 +271,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    with contextlib.suppress(OSError):  # a robot does not wait for other programs
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = MockHardware(options)
     executor = SingleThreadedExecutor()

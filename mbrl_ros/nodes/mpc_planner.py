@@ -107,7 +107,7 @@ PARAMETERS = (
     *(from_setting(setting) for name, setting in _COMMON.items() if name != "iterations"),
     Parameter(
         "time_budget",
-        0.6,
+        0.5,
         "Share of the period that planning may take, and no longer than until nine tenths of it "
         "are over: what does not fit is left out (not in lockstep).",
         0.01,
