@@ -680,6 +680,36 @@ def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole
         assert [answer() != 0.0 for _ in range(9)] == 4 * [False] + 5 * [True]
 
 
+def test_a_busy_planner_sees_that_the_robot_rests_at_its_stop(listener, tmp_path, cartpole):
+    """It hears of only every other action before the next state."""
+    actions = []
+    listener.node.create_subscription(
+        JointState, "action", lambda m: actions.append(m.position[0]), LATEST
+    )
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    model = make_model("gp", cartpole)
+    data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
+    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
+    few = ("samples:=30", "horizon:=5", "brake_for_limits:=true")
+    with node(tmp_path, "mpc_planner", *few), node(tmp_path, "command_guard"):
+        matched(states)
+        matched(applied)
+        models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
+        for tick in range(1, 41):
+            before = len(actions)
+            at_stop = [1.8, 0.0, 0.0, 0.0]
+            states.publish(named_values(tick * PERIOD, cartpole.state_names, at_stop))
+            wait_for(lambda before=before: len(actions) > before, "an action")
+            if tick % 2:
+                applied.publish(named_values(tick * PERIOD, cartpole.action_names, [1.0]))
+                time.sleep(0.1)
+        wait_for(lambda: diagnosis.values.get("ticks") == "40", "diagnostics")
+        assert 10 <= int(diagnosis.values["mpc_ticks"]) < 20  # the rest at random
+
+
 def test_whole_numbers_and_way_points_are_goals_too(listener, tmp_path):
     diagnosis = Diagnosis(listener, "mpc_planner")
     client = AsyncParameterClient(listener.node, "mpc_planner")

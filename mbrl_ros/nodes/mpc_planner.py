@@ -153,8 +153,8 @@ PARAMETERS = (
     Parameter(
         "exploration_duration",
         1.0,
-        "Seconds of random actions at the start, when nothing is known; as long as no model has "
-        "come, the same again after a pause as long at the safe action.",
+        "Seconds of random actions, from when the robot can move, if nothing is known; as long as "
+        "no model has come, the same again after a pause as long at the safe action.",
         0.0,
     ),
     Parameter("exploration_share", 0.3, "Their size as a share of half the range.", 0.0, 1.0),
@@ -181,6 +181,7 @@ _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
 # robot is left to the guard.
 _MAX_FALLBACKS = 3
+_DRIVEN = 4  # periods after an action that was sent in which the robot counts as driven
 # Seconds that the robot moves without a new model until diagnostics say so.
 _MODEL_SILENCE = 10.0
 # What diagnostics call who chose the last action.
@@ -245,7 +246,7 @@ class MpcPlanner(ManagedNode):
         self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
         self._fine_clock = FineClock(self, interpolate=not self._lockstep)
-        self._driven = False  # whether the guard has sent the last action
+        self._driven_until = 0  # stamp; a little after the last action that the guard has sent
         self._moved = self._lockstep  # whether it has sent any; in lockstep it sends the first
         self._delay = DelayCompensation(
             robot.period, robot.safe_action, values["delay_compensation"]
@@ -440,7 +441,6 @@ class MpcPlanner(ManagedNode):
         missed = skipped + int(late)  # ticks without an action in their own period
         self._missed += missed
         self._delay.answered(stamp, action, published)
-        self._driven = False
         self._publish_plan(stamp)
         self._limits.arrived(stamp, state, self._stage_cost)
         self._ticks_by[self._acting] += 1
@@ -497,7 +497,7 @@ class MpcPlanner(ManagedNode):
         if self._models.info is not None:
             self._delay.actuation = self._models.info.delay
         if self._stops is not None:
-            self._stops.observe(stamp, state, self._driven)
+            self._stops.observe(stamp, state, stamp < self._driven_until)
             if self._stops.resting:
                 self._plan = None
                 return self._move_at_random(present, goal_now, pauses=False), None
@@ -630,12 +630,14 @@ class MpcPlanner(ManagedNode):
     def _on_applied(self, message: JointState) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         self._moved_since += 1
-        self._driven = message.header.frame_id != UNSTEERED
-        self._moved |= self._driven
+        steered = message.header.frame_id != UNSTEERED
+        # A busy planner hears of an action only after the next state.
+        self._driven_until = stamp + _DRIVEN * self._period if steered else 0
+        self._moved |= steered
         if not self._lockstep:  # there, when this arrives depends on the machine
             with contextlib.suppress(ValueError):
                 applied = read_named_values(message, self._robot.action_names)
-                self._delay.applied(stamp, applied, self._driven)
+                self._delay.applied(stamp, applied, steered)
 
     def _publish_plan(self, stamp: int) -> None:
         if self._plan is not None and self._view is not None:
