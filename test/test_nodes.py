@@ -29,7 +29,7 @@ from std_srvs.srv import SetBool, Trigger
 from mbrl_ros.dynamics.experience import Experience
 from mbrl_ros.dynamics.model import Transitions, make_model
 from mbrl_ros.dynamics.snapshot import decode, describe, encode
-from mbrl_ros.ros.conversions import UNSTEERED, bytes_message, named_values
+from mbrl_ros.ros.conversions import UNSTEERED, bytes_message, named_values, to_nanoseconds
 from mbrl_ros.ros.qos import LATCHED, STREAM
 from mbrl_ros.ros.runtime import ManagedNode, run
 
@@ -635,13 +635,35 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
         assert planner.running
 
 
-def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole):
-    """A pause between two bouts is no time to arm a robot: nothing would be learned from it."""
-    actions = []
+def answers(listener, robot):
+    """Return what sends the state of a tick until it is answered, and returns the action."""
+    actions = {}
     listener.node.create_subscription(
-        JointState, "action", lambda m: actions.append(m.position[0]), LATEST
+        JointState,
+        "action",
+        lambda m: actions.update({to_nanoseconds(m.header.stamp): m.position[0]}),
+        LATEST,
     )
     states = listener.node.create_publisher(JointState, "state", STREAM)
+
+    def answer_to(tick, state):
+        stamp = tick * PERIOD
+
+        def answered():
+            if stamp not in actions:
+                states.publish(named_values(stamp, robot.state_names, state))
+                time.sleep(0.05)
+            return stamp in actions
+
+        wait_for(answered, f"an answer to tick {tick}")
+        return actions[stamp]
+
+    return answer_to
+
+
+def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole):
+    """A pause between two bouts is no time to arm a robot: nothing would be learned from it."""
+    answer_to = answers(listener, cartpole)
     applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
     models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
     ignorant = make_model("gp", cartpole)
@@ -651,10 +673,7 @@ def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole
         """Return the action that answers a new state."""
         nonlocal tick
         tick += 1
-        before = len(actions)
-        states.publish(named_values(tick * PERIOD, cartpole.state_names, [0.0] * 4))
-        wait_for(lambda: len(actions) > before, "an action")
-        return actions[-1]
+        return answer_to(tick, [0.0] * 4)
 
     def send(frame):
         message = named_values(tick * PERIOD, cartpole.action_names, [0.0])
@@ -666,7 +685,6 @@ def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole
         node(tmp_path, "mpc_planner", "exploration_duration:=0.25"),
         node(tmp_path, "command_guard"),
     ):
-        matched(states)
         matched(applied)
         models.publish(bytes_message(encode(ignorant, describe(cartpole, ignorant, math.nan))))
         assert all(answer() != 0.0 for _ in range(12))
@@ -682,11 +700,7 @@ def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole
 
 def test_a_busy_planner_sees_that_the_robot_rests_at_its_stop(listener, tmp_path, cartpole):
     """It hears of only every other action before the next state."""
-    actions = []
-    listener.node.create_subscription(
-        JointState, "action", lambda m: actions.append(m.position[0]), LATEST
-    )
-    states = listener.node.create_publisher(JointState, "state", STREAM)
+    answer_to = answers(listener, cartpole)
     applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
     models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
     diagnosis = Diagnosis(listener, "mpc_planner")
@@ -695,14 +709,10 @@ def test_a_busy_planner_sees_that_the_robot_rests_at_its_stop(listener, tmp_path
     model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
     few = ("samples:=30", "horizon:=5", "brake_for_limits:=true")
     with node(tmp_path, "mpc_planner", *few), node(tmp_path, "command_guard"):
-        matched(states)
         matched(applied)
         models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
         for tick in range(1, 41):
-            before = len(actions)
-            at_stop = [1.8, 0.0, 0.0, 0.0]
-            states.publish(named_values(tick * PERIOD, cartpole.state_names, at_stop))
-            wait_for(lambda before=before: len(actions) > before, "an action")
+            answer_to(tick, [1.8, 0.0, 0.0, 0.0])
             if tick % 2:
                 applied.publish(named_values(tick * PERIOD, cartpole.action_names, [1.0]))
                 time.sleep(0.1)
