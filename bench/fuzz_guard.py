@@ -172,7 +172,6 @@ class Result:
     handled: dict[str, int] = field(default_factory=dict)  # as the node itself counts them
     lost: int = 0  # commands that came out and were not received here
     longest_gap: float = 0.0  # in control periods, without a command, away from the safe one
-    latest: float = 0.0  # seconds from the decision on a command to its way into DDS, at most
 
 
 def within_bounds(values: list[float]) -> bool:
@@ -320,8 +319,7 @@ class NodeFuzz:
 
         self._random, self._source = random.Random(seed), Source(seed)
         self._message, self._trigger = JointState, Trigger.Request
-        self.outputs: list[tuple[int, float, list[float]]] = []  # number, time sent, values
-        self.decided: dict[int, float] = {}  # number of an output -> when the guard decided on it
+        self.outputs: list[tuple[int, float, list[float]]] = []  # number, time, values
         self.acceptable: list[float] = []  # when an action was sent that may pass
         self.result = Result()
         self._last_stamp = 0.0
@@ -334,7 +332,6 @@ class NodeFuzz:
         self._actions = self._node.create_publisher(JointState, "action", 10)
         self._states = self._node.create_publisher(JointState, "state", 10)
         self._node.create_subscription(Float64MultiArray, "fuzzed_commands", self._on, deep)
-        self._node.create_subscription(JointState, "applied_action", self._on_applied, deep)
         self._node.create_subscription(
             DiagnosticStatus, "command_guard/status", self._on_status, deep
         )
@@ -352,11 +349,6 @@ class NodeFuzz:
     def _on(self, message: object, info: dict[str, int]) -> None:
         number, at = info["publication_sequence_number"], info["source_timestamp"] / 1e9
         self.outputs.append((number, at, list(message.data)))  # type: ignore[attr-defined]
-
-    def _on_applied(self, message: object, info: dict[str, int]) -> None:
-        # Published once for each command until the end, so that their numbers are the same.
-        stamp = message.header.stamp  # type: ignore[attr-defined]
-        self.decided[info["publication_sequence_number"]] = stamp.sec + stamp.nanosec / 1e9
 
     def _on_status(self, status: object) -> None:
         counts = {item.key: item.value for item in status.values}  # type: ignore[attr-defined]
@@ -432,18 +424,11 @@ class NodeFuzz:
 def check_outputs(fuzz: NodeFuzz, tolerance: float | None) -> None:
     """Look at all that the node has sent.
 
-    Times are those at which the guard says that it decided on a command: how long its process
-    then waits for a processor is the machine's affair, and `Result.latest` tells it.
-
-    tolerance: seconds by which that time may differ from the clock that the guard counts in;
-    None: leave out what would depend on it.
+    tolerance: seconds by which the stamp of an output may differ from the moment that the guard
+    decided on it; None: leave out what would depend on it.
     """
-    result = fuzz.result
-    outputs = [(n, fuzz.decided.get(n, at), values) for n, at, values in fuzz.outputs]
+    result, outputs = fuzz.result, fuzz.outputs
     result.outputs = len(outputs)
-    result.latest = max(
-        (at - fuzz.decided[n] for n, at, _ in fuzz.outputs if n in fuzz.decided), default=0.0
-    )
     for k, (number, at, values) in enumerate(outputs):
         if not within_bounds(values):
             result.violations.append(f"outside the bounds: {values}")
@@ -513,9 +498,6 @@ def main() -> int:
         )
         if result.handled:
             print(f"  the node counted {sum(result.handled.values())}: {result.handled}")
-            print(
-                f"  a command left at most {1e3 * result.latest:.1f} ms after the decision on it"
-            )
         for violation in result.violations[:10]:
             print(f"  {violation}")
     print(f"load of the machine at the end: {os.getloadavg()[0]:.1f}")
