@@ -559,6 +559,15 @@ class Treacherous:
 """
 
 
+def taught(robot):
+    """Return a model that has learned from random steps of a cart-pole."""
+    model = make_model("gp", robot)
+    data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
+    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
+    model.improve()
+    return model
+
+
 def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
     listener, tmp_path, cartpole, cartpole_file, monkeypatch
 ):
@@ -581,10 +590,7 @@ def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
     states = listener.node.create_publisher(JointState, "state", STREAM)
     models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
     diagnosis = Diagnosis(listener, "mpc_planner")
-    model = make_model("gp", cartpole)
-    data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
-    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
-    model.improve()
+    model = taught(cartpole)
     tick = 0
 
     def send(position, expected):
@@ -704,9 +710,7 @@ def test_a_busy_planner_sees_that_the_robot_rests_at_its_stop(listener, tmp_path
     applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
     models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
     diagnosis = Diagnosis(listener, "mpc_planner")
-    model = make_model("gp", cartpole)
-    data = torch.randn(30, 9, generator=torch.Generator().manual_seed(0)).double()
-    model.update(Transitions(0.3 * data[:, :4], data[:, 4:5], 0.3 * data[:, :4] + 0.01))
+    model = taught(cartpole)
     few = ("samples:=30", "horizon:=5", "brake_for_limits:=true")
     with node(tmp_path, "mpc_planner", *few), node(tmp_path, "command_guard"):
         matched(applied)

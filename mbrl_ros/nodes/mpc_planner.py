@@ -433,7 +433,8 @@ class MpcPlanner(ManagedNode):
         if action is None:
             self._limits.forget_promises()
             return True
-        published = stamp if self._lockstep else max(self._fine_clock.now(), stamp)
+        # In lockstep a state may overtake the clock message of its own tick.
+        published = max(self._fine_clock.now(), stamp)
         skipped = self._loop.send(stamp, action)
         seconds = time.perf_counter() - begin
         self._plan_ms.append(1e3 * seconds)
