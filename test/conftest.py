@@ -19,6 +19,8 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault(
     "FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).with_name("discovery.xml"))
 )
+# What a killed process leaves in shared memory can cut off later ones, and tests kill many.
+os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 # Small tensors gain nothing from a second thread, and wait for it on a busy machine.
 torch.set_num_threads(1)
 

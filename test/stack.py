@@ -31,6 +31,9 @@ from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import LATEST, RECORDING, STREAM
 
 PATIENCE = 120.0
+# Seconds after which nodes that do not end tell what they are doing; sooner than the monitor of a
+# run that does not go on gives it up.
+_SUSPICIOUS = 100.0
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -122,7 +125,12 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, patience: float = PATIENCE) -> int:
-        return self._process.wait(patience)
+        try:
+            return self._process.wait(min(patience, _SUSPICIOUS))
+        except subprocess.TimeoutExpired:
+            for pid in self.nodes().values():
+                os.kill(pid, signal.SIGUSR1)
+            return self._process.wait(max(patience - _SUSPICIOUS, 0.0))
 
     def __enter__(self) -> Process:
         return self

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterEvent
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter_client import AsyncParameterClient
@@ -784,6 +784,32 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
         report = json.loads((tmp_path / "run.json").read_text("utf-8"))
     assert report["goal"] == [-0.5, 0.0]
     assert report["goal_changes"][0]["reached_after_s"] is not None
+
+
+def test_a_run_that_does_not_go_on_is_given_up_with_what_the_nodes_say(listener, tmp_path):
+    diagnostics = listener.node.create_publisher(DiagnosticArray, "diagnostics", STREAM)
+    said = DiagnosticStatus(name="dynamics_learner", message="waiting for transitions")
+    with node(tmp_path, "run_monitor", "stall_timeout:=5.0") as monitor:
+        matched(diagnostics)
+        diagnostics.publish(DiagnosticArray(status=[said]))
+        assert monitor.wait() == 1
+        output = monitor.output
+    assert "no new state for 5 s: giving up; dynamics_learner: waiting for transitions" in output
+
+
+def test_a_node_tells_what_it_is_doing(tmp_path):
+    with node(tmp_path, "dynamics_learner") as learner:
+        # Before it can answer, the signal ends it.
+        path = Path(f"/proc/{learner.pid}/status")
+
+        def caught() -> int:
+            (line,) = (x for x in path.read_text("utf-8").splitlines() if x.startswith("SigCgt"))
+            return int(line.split()[1], 16) >> (signal.SIGUSR1 - 1) & 1
+
+        wait_for(caught, "the handler")
+        learner.signal(signal.SIGUSR1)
+        wait_for(lambda: "most recent call first" in learner.output, "its threads")
+        assert learner.running
 
 
 @pytest.mark.parametrize(

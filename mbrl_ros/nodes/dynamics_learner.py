@@ -141,6 +141,8 @@ _DELAY_EVERY = 5
 _DELAY_STEPS = 300
 # Updates whose times diagnostics summarise.
 _WINDOW = 10_000
+# Seconds after which an update that is under way is told of.
+_LONG_UPDATE = 10.0
 # How far back diagnostics look at how well the model does.
 _QUALITY_WINDOW = 60 * NANOSECONDS
 
@@ -214,6 +216,7 @@ class DynamicsLearner(ManagedNode):
         self._publications = 0
         self._held_back = 0
         self._update_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._began: float | None = None  # the update under way, seconds of the monotonic clock
         self._experience = self._open_experience(values["experience"])
         known_delay = self._learn_from_past(values["model_file"])
         self._delay = DelayEstimator(
@@ -373,7 +376,7 @@ class DynamicsLearner(ManagedNode):
 
     def _learn(self, job: _Job) -> bool:
         """Take in new transitions and train a little; return whether to train on."""
-        begin = time.perf_counter()
+        begin = self._began = time.monotonic()
         more = False
         if self._reset.is_set():
             self._reset.clear()
@@ -397,7 +400,8 @@ class DynamicsLearner(ManagedNode):
             self._failure = str(error)
             self.get_logger().error(f"update failed: {error}")
         self._quality = self._learner.quality()
-        self._update_ms.append(1e3 * (time.perf_counter() - begin))
+        self._update_ms.append(1e3 * (time.monotonic() - begin))
+        self._began = None
         return more
 
     def _note_change(self, stamp: int) -> None:
@@ -495,6 +499,9 @@ class DynamicsLearner(ManagedNode):
         update_ms = sorted(self._update_ms)
         median = update_ms[len(update_ms) // 2] if update_ms else float("nan")
         text = self._failure or ("learning" if update_ms else "waiting for transitions")
+        began = self._began
+        if began is not None and time.monotonic() - began > _LONG_UPDATE:
+            text = f"an update has been under way for {time.monotonic() - began:.0f} s"
         if self._learner.adapting and not self._failure:
             text = f"world changed at {self._changed_at:.2f} s: forgetting what contradicts it"
         if self._paused.is_set():

@@ -415,16 +415,20 @@ class MpcPlanner(ManagedNode):
         self._prepared.append(partial(self._models.add, info, model))
 
     def _swap(self) -> None:
+        self._take_prepared()
+        self._loop.retry()
+
+    def _take_prepared(self) -> None:
         begin = time.perf_counter()
         while self._prepared:
             self._prepared.popleft()()
         self._swap_ms = max(self._swap_ms, 1e3 * (time.perf_counter() - begin))
-        self._loop.retry()
 
     # -- control ----------------------------------------------------------------------------
 
     def _answer(self, stamp: int, state: list[float]) -> bool:
         """Send the action of one tick, once a model, and in lockstep a policy, is there."""
+        self._take_prepared()  # the executor may yet have to hear of it
         model = self._models.at(stamp)
         if model is None or self._policy_overdue(stamp):
             return False
@@ -676,6 +680,9 @@ class MpcPlanner(ManagedNode):
         if self._left_to_guard:
             text = "no plan: the robot is left to the guard"
         phase = text
+        waiting = self._loop.waiting
+        if self._loop.ticks and waiting is not None and self._models.overdue(waiting):
+            text = f"waiting for the model of {waiting / NANOSECONDS:g} s"
         outdated = False
         if self._controller != "mpc" and self._policies.absence and self._loop.ticks:
             outdated = self._policies.outdated

@@ -81,6 +81,7 @@ class RunMonitor(ManagedNode):
         self._planner_name, self._learner_name = (peer_name(self, name) for name in names)
         self._planner: dict[str, str] = {}
         self._learner: dict[str, str] = {}
+        self._texts: dict[str, str] = {}  # what each node said last
         self._phase = ""
         self._next_line = 0.0
         self._was_reached = False
@@ -180,6 +181,7 @@ class RunMonitor(ManagedNode):
         self._say(line)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._texts.update((status.name, status.message) for status in message.status)
         self._planner = read_values(message, self._planner_name) or self._planner
         self._learner = read_values(message, self._learner_name) or self._learner
         phase = self._planner.get("phase", "")
@@ -198,7 +200,11 @@ class RunMonitor(ManagedNode):
         if self._settled is not None and time.monotonic() > self._settled:
             self.finished.set()
         if time.monotonic() - self._last_progress > self._stall_timeout:
-            self.fail(f"no new state for {self._stall_timeout:g} s: giving up")
+            texts = [f"{name}: {text}" for name, text in sorted(self._texts.items())]
+            self.fail(
+                f"no new state for {self._stall_timeout:g} s: giving up; "
+                f"{'; '.join(texts) or 'no node says why'}"
+            )
 
     def on_shutdown(self) -> None:
         """Print the summary; write the report and the picture."""

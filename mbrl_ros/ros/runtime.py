@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import faulthandler
 import os
 import signal
 import sys
@@ -51,11 +52,12 @@ def run(factory: Callable[[], ManagedNode]) -> int:
     """Run the node that `factory` makes until SIGINT, SIGTERM or its `finished`.
 
     rclpy's own signal handlers would shut the context down first, and the last message could
-    not be sent; so the handlers here only set a flag. Returns the exit status of the process:
-    0, 1 when the node has failed, or 2 with one message when it cannot start with its
-    configuration.
+    not be sent; so the handlers here only set a flag. On SIGUSR1 the process writes what each of
+    its threads is doing. Returns the exit status of the process: 0, 1 when the node has failed, or
+    2 with one message when it cannot start with its configuration.
     """
     keep_memory()
+    faulthandler.register(signal.SIGUSR1, file=2)
     stop = threading.Event()
 
     def request_stop(_number: int, _frame: FrameType | None) -> None:
