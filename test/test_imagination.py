@@ -279,8 +279,9 @@ def test_values_look_as_far_ahead_as_the_discount_says():
         averaging=0.05,
         entropy=-3.0,
     )
-    states = torch.zeros(64, 1)
-    batch = Batch.of(states, torch.rand(64, 1), torch.ones(64), states, torch.zeros(64))
+    states, generator = torch.zeros(64, 1), torch.Generator().manual_seed(0)
+    actions = torch.rand(64, 1, generator=generator)
+    batch = Batch.of(states, actions, torch.ones(64), states, torch.zeros(64))
     for _ in range(600):
         learner.update(batch)
     assert float(learner.policy.value(states[:1])) == pytest.approx(5.0, abs=0.5)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,11 +26,12 @@ from mbrl_ros.dynamics.calibration import (
     noise_factor,
     noise_persistence,
 )
-from mbrl_ros.dynamics.cuda import RecordedFunction
+from mbrl_ros.dynamics.compact_mean import CompactMean, MeanRollout
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
 from mbrl_ros.dynamics.normaliser import Normaliser
+from mbrl_ros.dynamics.posterior import Posterior
 
 # Functions that `pathwise` draws at most, and the random features of each one's prior.
 _FUNCTIONS = 16
@@ -59,25 +60,6 @@ _COUNTED: dict[str, tuple[tuple[int, ...], str]] = {
     "memory_next_states": ((0,), "memory_states"),
     "memory_rewards": ((0,), "memory_states"),
 }
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """A Gaussian-process posterior in normalised units.
-
-    input, target: normalisers of F inputs and K outputs. points (n, F). With k the kernel of
-    one output between a point and the points, the mean is weights (K, n) times k, and the
-    signal's variance is reduced by k^T explaining k, explaining being (K, n, n). noise (K,):
-    the variance that is added to it.
-    """
-
-    input: Normaliser
-    target: Normaliser
-    points: Tensor
-    weights: Tensor
-    explaining: Tensor
-    hyperparameters: Hyperparameters
-    noise: Tensor
 
 
 class KernelModel(DynamicsModel):
@@ -120,8 +102,7 @@ class KernelModel(DynamicsModel):
         # How the noise that was fitted is put right by what was held out.
         self._noise_factor = torch.ones(features.outputs).double()
         self._persistence = torch.zeros(features.outputs).double()
-        self._fast: dict[tuple[int, str], _FastKernel] = {}  # by number of rows and device
-        self._inverses: list[tuple[float, Tensor]] | None = None  # of the factors, likewise
+        self._forget_made()
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -141,7 +122,7 @@ class KernelModel(DynamicsModel):
             raise
         self.transitions += len(new)
         self._slices = 0
-        self._fast, self._inverses = {}, None
+        self._forget_made()
 
     def improve(self) -> bool:
         """Fit the hyper-parameters a little further; choose the points again."""
@@ -157,7 +138,7 @@ class KernelModel(DynamicsModel):
             raise
         self._fitted = True
         self._slices += 1
-        self._fast, self._inverses = {}, None
+        self._forget_made()
         return moved > _FOUND and self._slices < _PATIENCE
 
     def remembered(self) -> Transitions:
@@ -189,8 +170,15 @@ class KernelModel(DynamicsModel):
             vars(self).update(before)
             raise
         self._slices = 0
-        self._fast, self._inverses = {}, None
+        self._forget_made()
         return True
+
+    def _forget_made(self) -> None:
+        """Forget what has been made for predictions of what was known before."""
+        self._fast: dict[int, _FastKernel] = {}  # by number of rows
+        self._inverses: list[tuple[float, Tensor]] | None = None  # of the factors
+        self._compact: CompactMean | None = None
+        self._rollouts: dict[tuple[int, str], MeanRollout] = {}  # by number of rows and device
 
     def _forget_scales(self) -> None:
         """Go back to the priors of the hyper-parameters, in the units of what comes next."""
@@ -455,12 +443,12 @@ class KernelModel(DynamicsModel):
     def stepper(
         self, propagation: str, count: int, generator: torch.Generator | None = None
     ) -> Step:
-        """Advance in float32; by `mean`, two matrix products and one exponential a step."""
+        """Advance in float32; by `mean` on as few points as tell it (see CompactMean)."""
         if len(self._inputs) == 0 or propagation not in PROPAGATIONS:
             return super().stepper("mean" if propagation in PROPAGATIONS else propagation, count)
-        fast, size = self._fast_kernel(count), self.features.state_dimensions
         if propagation == "mean":
-            return fast.mean
+            return self._mean_rollout(count).step
+        fast, size = self._fast_kernel(count), self.features.state_dimensions
         if propagation == "pathwise":
             return self._pathwise(fast, generator)
 
@@ -480,14 +468,25 @@ class KernelModel(DynamicsModel):
 
         return sample
 
-    def _fast_kernel(self, count: int, device: str = "cpu") -> _FastKernel:
+    def _fast_kernel(self, count: int) -> _FastKernel:
         """Return the kernel of so many rows, made once and kept until something is learned."""
-        key = (count, device)
-        if key not in self._fast:
+        if count not in self._fast:
             if len(self._fast) >= _FAST_SIZES:
                 self._fast = {}
-            self._fast[key] = _FastKernel(self, count, device)
-        return self._fast[key]
+            self._fast[count] = _FastKernel(self, count)
+        return self._fast[count]
+
+    def _mean_rollout(self, count: int, device: str = "cpu") -> MeanRollout:
+        """Return what rolls out so many rows by the mean, kept likewise."""
+        key = (count, device)
+        if key not in self._rollouts:
+            if len(self._rollouts) >= _FAST_SIZES:
+                self._rollouts = {}
+            if self._compact is None:
+                posterior, size = self.mean_posterior(), self.features.state_dimensions
+                self._compact = CompactMean.of(posterior, size)
+            self._rollouts[key] = MeanRollout(self._compact, self.features, count, device)
+        return self._rollouts[key]
 
     def _unknown(self, count: int) -> Tensor:
         """Return the variance without noise (D, N) where the kernel of N rows was last taken."""
@@ -550,8 +549,10 @@ class KernelModel(DynamicsModel):
     ) -> Tensor:
         """Predict trajectories in float32; see DynamicsModel.rollout."""
         states, actions = states.float(), actions.float()
-        if engine == "cuda" and propagation == "mean" and len(self._inputs):
-            return self._fast_kernel(len(states), "cuda").rollout(states, actions)
+        if propagation == "mean" and len(self._inputs):
+            if engine == "cuda":
+                return self._mean_rollout(len(states), "cuda").recorded_rollout(states, actions)
+            return self._mean_rollout(len(states)).rollout(states, actions)
         return super().rollout(states, actions, propagation, generator)
 
     # -- snapshots --------------------------------------------------------------------------
@@ -613,7 +614,7 @@ class KernelModel(DynamicsModel):
         self._made_weights = own["weights"]
         self._noise_factor, self._persistence = own["noise_factor"], own["noise_persistence"]
         self._fitted = len(self._inputs) > 0
-        self._fast, self._inverses = {}, None
+        self._forget_made()
 
 
 def _spread(inputs: Tensor, count: int) -> Tensor:
@@ -634,11 +635,11 @@ def _spread(inputs: Tensor, count: int) -> Tensor:
 class _FastKernel:
     """The kernel between N rows and a model's points, and the mean, in float32.
 
-    Into buffers made once, on a device. The kernel's logarithm is laid out as one product with
+    Into buffers made once. The kernel's logarithm is laid out as one product with
     [z, z^2, 1], z being normalised inputs.
     """
 
-    def __init__(self, model: KernelModel, count: int, device: str = "cpu") -> None:
+    def __init__(self, model: KernelModel, count: int) -> None:
         posterior, features = model.mean_posterior(), model.features
         hyperparameters, points = posterior.hyperparameters, posterior.points
         self.count = count
@@ -650,38 +651,24 @@ class _FastKernel:
         constant = hyperparameters.log_signal[:outputs, None]
         constant = constant - 0.5 * (precision @ points.square().T)
         matrix = torch.cat([linear, quadratic, constant[:, None, :]], dim=1)
-        self._matrix = matrix.float().contiguous().to(device)  # (D, 2F + 1, n)
-        self._gain = (1.0 / posterior.input.scale).float().to(device)
-        self._shift = (-posterior.input.mean / posterior.input.scale).float().to(device)
-        self._plain = torch.tensor(features.plain, dtype=torch.int64, device=device)
-        self._raw = torch.empty(count, size, device=device)
-        augmented = torch.ones(count, 2 * size + 1, device=device)
+        self._matrix = matrix.float().contiguous()  # (D, 2F + 1, n)
+        self._gain = (1.0 / posterior.input.scale).float()
+        self._shift = (-posterior.input.mean / posterior.input.scale).float()
+        self._plain = torch.tensor(features.plain, dtype=torch.int64)
+        self._raw = torch.empty(count, size)
+        augmented = torch.ones(count, 2 * size + 1)
         self.inputs = augmented[:, :size]  # (N, F), normalised
         self._squared = augmented[:, size : 2 * size]
         self._augmented = augmented.expand(outputs, -1, -1)
-        self.kernel = torch.empty(outputs, count, len(points), device=device)
-        self._weights = posterior.weights[:outputs, :, None].float().contiguous().to(device)
-        self.scale = posterior.target.scale[:outputs].float().to(device)
-        self.shift = posterior.target.mean[:outputs].float().to(device)
-        self._recorded: dict[int, RecordedFunction] = {}  # by the number of steps
+        self.kernel = torch.empty(outputs, count, len(points))
+        self._weights = posterior.weights[:outputs, :, None].float().contiguous()
+        self.scale = posterior.target.scale[:outputs].float()
+        self.shift = posterior.target.mean[:outputs].float()
 
     def mean(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the mean next states (N, D)."""
         mean = torch.bmm(self(states, actions), self._weights)[:, :, 0]
         return torch.addcmul(states + self.shift, mean.T, self.scale)
-
-    def rollout(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Return the means' trajectories (H + 1, N, D), computed on a GPU."""
-        if len(actions) not in self._recorded:
-            recorded = RecordedFunction(self._follow, (states, actions))
-            self._recorded[len(actions)] = recorded
-        return self._recorded[len(actions)](states, actions)
-
-    def _follow(self, states: Tensor, actions: Tensor) -> Tensor:
-        trajectory = [states]
-        for action in actions:
-            trajectory.append(self.mean(trajectory[-1], action))
-        return torch.stack(trajectory)
 
     def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the kernel (D, N, n) of states (N, D) and actions (N, A)."""

@@ -101,7 +101,13 @@ PARAMETERS = (
         0.05,
         1.0,
     ),
-    Parameter("niceness", 5, "Added to the niceness of the thread that learns.", 0, 19),
+    Parameter(
+        "niceness",
+        19,
+        "Added to the niceness of the thread that learns; at 19 it takes what the others leave.",
+        0,
+        19,
+    ),
     Parameter(
         "publish_rate",
         5.0,

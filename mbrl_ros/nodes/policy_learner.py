@@ -75,7 +75,7 @@ PARAMETERS = (
         0.05,
         1.0,
     ),
-    Parameter("niceness", 10, "Added to the niceness of the thread that trains.", 0, 19),
+    Parameter("niceness", 19, "Added to the niceness of the thread that trains.", 0, 19),
     Parameter(
         "publish_rate",
         1.0,
