@@ -10,6 +10,7 @@ import torch
 from pendulum import learn, pendulum
 
 from mbrl_ros.dynamics.action_map import ActionMap
+from mbrl_ros.dynamics.compact_mean import CompactMean, fewest_points
 from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
@@ -117,6 +118,43 @@ def test_rollout_agrees_with_repeated_prediction(learned):
     # Single precision, whose error grows along the trajectory.
     assert torch.allclose(fast[1].double(), slow[1], atol=1e-3)
     assert torch.allclose(fast.double(), slow, atol=2e-2)
+
+
+def test_a_rollout_by_the_mean_needs_few_points(learned):
+    """And is within a twentieth of the noise, or nearly, of what all of them say."""
+    data = pendulum(150)
+    posterior = learned.mean_posterior()
+    compact = CompactMean.of(posterior, 2)
+    points = (compact.weights[:, :-1] != 0.0).sum(1)
+    assert (points < len(posterior.points) / 2).all()
+    assert len(compact.matrix) == points.sum() + 1
+    states, actions = data.states.float(), data.actions.float()
+    few = learned.rollout(states, actions[None])[-1].double()
+    every = learned.predict(data.states, data.actions)[0]
+    error = (few - every).square().mean(0).sqrt() / posterior.target.scale
+    assert (error < 2.0 * (0.05 * posterior.noise.sqrt()).clamp_min(5e-4)).all()
+
+
+def test_as_many_points_are_taken_as_the_tolerance_asks_for():
+    places = torch.linspace(0.0, 6.0, 60).double()
+    kernel = torch.exp(-0.5 * (places[:, None] - places).square()).numpy()
+    weights = torch.sin(places).numpy() / 8.0
+    counts = []
+    for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
+        chosen, told = fewest_points(kernel, weights, tolerance)
+        error = kernel[:, chosen] @ told - kernel @ weights
+        assert math.sqrt((error * error).mean()) <= 1.01 * tolerance
+        assert len(chosen) == len(set(chosen.tolist()))
+        counts.append(len(chosen))
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] < 20
+
+
+def test_points_that_say_nothing_of_each_other_are_all_taken():
+    weights = torch.randn(30, generator=torch.Generator().manual_seed(0)).double().numpy()
+    chosen, told = fewest_points(torch.eye(30).double().numpy(), weights, 1e-3)
+    assert chosen.tolist() == list(range(30))
+    assert told.tolist() == weights.tolist()
 
 
 @pytest.mark.parametrize("kind", [GaussianProcess, SparseGaussianProcess])
