@@ -157,8 +157,6 @@ def test_in_lockstep_a_model_counts_from_its_tick_on_and_is_waited_for(cartpole)
     assert not models.empty
     assert models.at(0) is first[1]
     assert models.at(50) is first[1]
-    assert not models.overdue(50)
-    assert models.overdue(100)
     assert models.at(100) is None  # its successor is due
     models.add(*second)
     assert models.at(50) is first[1]  # early

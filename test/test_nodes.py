@@ -786,6 +786,29 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
     assert report["goal_changes"][0]["reached_after_s"] is not None
 
 
+def test_a_planner_that_waits_for_a_model_in_lockstep_says_so(listener, tmp_path, cartpole):
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    model = taught(cartpole)
+    info = describe(cartpole, model, 0.1, 0, 2 * PERIOD)
+    models.publish(bytes_message(encode(model, info)))
+    with (
+        node(tmp_path, "command_guard", "armed:=true"),
+        node(tmp_path, "mpc_planner", "lockstep:=true", "samples:=20", "horizon:=4"),
+    ):
+
+        def waits() -> bool:
+            for tick in range(3):
+                values = named_values(tick * PERIOD, cartpole.state_names, [0.0] * 4)
+                states.publish(values)
+                time.sleep(0.1)
+            return "waiting for the model of 0.1 s" in diagnosis.text
+
+        wait_for(waits, "the planner's words")
+        assert int(diagnosis.values["ticks"]) >= 2
+
+
 def test_a_run_that_does_not_go_on_is_given_up_with_what_the_nodes_say(listener, tmp_path):
     diagnostics = listener.node.create_publisher(DiagnosticArray, "diagnostics", STREAM)
     said = DiagnosticStatus(name="dynamics_learner", message="waiting for transitions")

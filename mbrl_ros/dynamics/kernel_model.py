@@ -29,6 +29,7 @@ from mbrl_ros.dynamics.calibration import (
 from mbrl_ros.dynamics.compact_mean import CompactMean, MeanRollout
 from mbrl_ros.dynamics.features import FeatureMap
 from mbrl_ros.dynamics.hyperparameters import Hyperparameters
+from mbrl_ros.dynamics.log_kernel import KernelInputs, log_kernel
 from mbrl_ros.dynamics.model import PROPAGATIONS, DynamicsModel, Step, Transitions
 from mbrl_ros.dynamics.normaliser import Normaliser
 from mbrl_ros.dynamics.posterior import Posterior
@@ -635,31 +636,17 @@ def _spread(inputs: Tensor, count: int) -> Tensor:
 class _FastKernel:
     """The kernel between N rows and a model's points, and the mean, in float32.
 
-    Into buffers made once. The kernel's logarithm is laid out as one product with
-    [z, z^2, 1], z being normalised inputs.
+    Into buffers made once.
     """
 
     def __init__(self, model: KernelModel, count: int) -> None:
         posterior, features = model.mean_posterior(), model.features
-        hyperparameters, points = posterior.hyperparameters, posterior.points
+        points, outputs = posterior.points, features.state_dimensions
         self.count = count
-        self._features = features
-        size, outputs = features.size, features.state_dimensions
-        precision = torch.exp(-2.0 * hyperparameters.log_lengthscale[:outputs])  # (D, F)
-        linear = points.T[None] * precision[:, :, None]  # (D, F, n)
-        quadratic = (-0.5 * precision)[:, :, None].expand(-1, -1, len(points))
-        constant = hyperparameters.log_signal[:outputs, None]
-        constant = constant - 0.5 * (precision @ points.square().T)
-        matrix = torch.cat([linear, quadratic, constant[:, None, :]], dim=1)
-        self._matrix = matrix.float().contiguous()  # (D, 2F + 1, n)
-        self._gain = (1.0 / posterior.input.scale).float()
-        self._shift = (-posterior.input.mean / posterior.input.scale).float()
-        self._plain = torch.tensor(features.plain, dtype=torch.int64)
-        self._raw = torch.empty(count, size)
-        augmented = torch.ones(count, 2 * size + 1)
-        self.inputs = augmented[:, :size]  # (N, F), normalised
-        self._squared = augmented[:, size : 2 * size]
-        self._augmented = augmented.expand(outputs, -1, -1)
+        rows = [log_kernel(posterior.hyperparameters, k, points).T for k in range(outputs)]
+        self._matrix = torch.stack(rows).float().contiguous()  # (D, 2F + 1, n)
+        self._inputs = KernelInputs(features, posterior.input, count)
+        self.inputs = self._inputs.inputs.T  # (N, F), normalised
         self.kernel = torch.empty(outputs, count, len(points))
         self._weights = posterior.weights[:outputs, :, None].float().contiguous()
         self.scale = posterior.target.scale[:outputs].float()
@@ -672,15 +659,6 @@ class _FastKernel:
 
     def __call__(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the kernel (D, N, n) of states (N, D) and actions (N, A)."""
-        angles, raw = self._features.angles, self._raw
-        first_sine = len(self._features.plain)
-        first_cosine = first_sine + len(angles)
-        raw[:, :first_sine] = states.index_select(1, self._plain) if angles else states
-        for i, angle in enumerate(angles):
-            torch.sin(states[:, angle], out=raw[:, first_sine + i])
-            torch.cos(states[:, angle], out=raw[:, first_cosine + i])
-        raw[:, first_cosine + len(angles) :] = actions
-        torch.addcmul(self._shift, raw, self._gain, out=self.inputs)
-        torch.mul(self.inputs, self.inputs, out=self._squared)
-        torch.bmm(self._augmented, self._matrix, out=self.kernel)
+        rows = self._inputs.of(states.T, actions.T).T.expand(len(self._matrix), -1, -1)
+        torch.bmm(rows, self._matrix, out=self.kernel)
         return self.kernel.exp_()

@@ -54,8 +54,5 @@ class Succession(Generic[Info, Item]):
             not self._lockstep or self._received[0][0].effective_from <= stamp
         ):
             self.info, self.item = self._received.popleft()
-        return None if self.overdue(stamp) else self.item
-
-    def overdue(self, stamp: int) -> bool:
-        """Whether this tick (nanoseconds) has to wait for one that has yet to come."""
-        return self._lockstep and self._next_effective_from <= stamp
+        overdue = self._lockstep and self._next_effective_from <= stamp
+        return None if overdue else self.item

@@ -505,13 +505,13 @@ class DynamicsLearner(ManagedNode):
         update_ms = sorted(self._update_ms)
         median = update_ms[len(update_ms) // 2] if update_ms else float("nan")
         text = self._failure or ("learning" if update_ms else "waiting for transitions")
-        began = self._began
-        if began is not None and time.monotonic() - began > _LONG_UPDATE:
-            text = f"an update has been under way for {time.monotonic() - began:.0f} s"
         if self._learner.adapting and not self._failure:
             text = f"world changed at {self._changed_at:.2f} s: forgetting what contradicts it"
         if self._paused.is_set():
             text = "paused"
+        began = self._began
+        if began is not None and time.monotonic() - began > _LONG_UPDATE:
+            text = f"an update has been under way for {time.monotonic() - began:.0f} s"
         if self._unstored:
             text = f"{self._unstored} transitions could not be stored"
         return (

@@ -669,10 +669,10 @@ class MpcPlanner(ManagedNode):
 
     def _report(self) -> Report:
         times = sorted(self._plan_ms)
+        waiting = self._loop.waiting
         if self._models.empty:
             text = "waiting for the learner"
         elif self._loop.ticks == 0:
-            waiting = self._loop.waiting
             overdue = waiting is not None and self._policy_overdue(waiting)
             text = "waiting for the policy learner" if overdue else "waiting for the first state"
         else:
@@ -680,9 +680,9 @@ class MpcPlanner(ManagedNode):
         if self._left_to_guard:
             text = "no plan: the robot is left to the guard"
         phase = text
-        waiting = self._loop.waiting
-        if self._loop.ticks and waiting is not None and self._models.overdue(waiting):
-            text = f"waiting for the model of {waiting / NANOSECONDS:g} s"
+        if self._loop.ticks and waiting is not None:
+            what = "model" if self._models.at(waiting) is None else "policy"
+            text = f"waiting for the {what} of {waiting / NANOSECONDS:g} s"
         outdated = False
         if self._controller != "mpc" and self._policies.absence and self._loop.ticks:
             outdated = self._policies.outdated
