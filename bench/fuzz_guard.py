@@ -26,10 +26,14 @@ from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from mbrl_ros.robots import load_robot
 from mbrl_ros.robots.guard import CommandGuard, GuardStatus, RefusedError, Stamped
 from mbrl_ros.robots.guarded import guarded
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import JointState
 
 ROBOT = """
 name: fuzzed
@@ -40,11 +44,13 @@ state:
   - {name: v, sensor: joint_states, joint: slider, field: velocity, unit: m/s}
 command:
   topic: fuzzed_commands
-  type: std_msgs/msg/Float64MultiArray
+  type: sensor_msgs/msg/JointState
   dimensions:
-    - {name: lift, unit: N, bounds: [-2.0, 10.0], safe: 1.0, slew: 100.0}
-    - {name: turn, unit: N m, bounds: [-1.0, 1.0], safe: 0.0, slew: 20.0, jerk: 800.0}
-    - {name: lamp, unit: V, bounds: [0.0, 5.0], safe: 0.0}
+    - {name: lift, joint: lift, field: effort, unit: N, bounds: [-2.0, 10.0], safe: 1.0,
+       slew: 100.0}
+    - {name: turn, joint: turn, field: effort, unit: N m, bounds: [-1.0, 1.0], safe: 0.0,
+       slew: 20.0, jerk: 800.0}
+    - {name: lamp, joint: lamp, field: effort, unit: V, bounds: [0.0, 5.0], safe: 0.0}
 goal: [{dimension: x, bounds: [-1, 1], tolerance: 0.1}]
 cost: {goal: {x: 1.0}}
 success: {dimension: x, tolerance: 0.1, hold: 1.0}
@@ -303,6 +309,15 @@ def fuzz_rules(messages: int, seed: int) -> Result:
 # -- the node, over DDS -------------------------------------------------------------------------
 
 
+class Output(NamedTuple):
+    """A command: its number, when the guard decided on it and when it left, in seconds."""
+
+    number: int
+    decided: float
+    left: float
+    values: list[float]
+
+
 class NodeFuzz:
     """Sends to a guard in a process of its own and keeps what it sends."""
 
@@ -314,12 +329,11 @@ class NodeFuzz:
         from rclpy.node import Node
         from rclpy.qos import QoSProfile
         from sensor_msgs.msg import JointState
-        from std_msgs.msg import Float64MultiArray
         from std_srvs.srv import Trigger
 
         self._random, self._source = random.Random(seed), Source(seed)
         self._message, self._trigger = JointState, Trigger.Request
-        self.outputs: list[tuple[int, float, list[float]]] = []  # number, time, values
+        self.outputs: list[Output] = []
         self.acceptable: list[float] = []  # when an action was sent that may pass
         self.result = Result()
         self._last_stamp = 0.0
@@ -331,7 +345,7 @@ class NodeFuzz:
         deep = QoSProfile(depth=1000)
         self._actions = self._node.create_publisher(JointState, "action", 10)
         self._states = self._node.create_publisher(JointState, "state", 10)
-        self._node.create_subscription(Float64MultiArray, "fuzzed_commands", self._on, deep)
+        self._node.create_subscription(JointState, "fuzzed_commands", self._on, deep)
         self._node.create_subscription(
             DiagnosticStatus, "command_guard/status", self._on_status, deep
         )
@@ -346,9 +360,16 @@ class NodeFuzz:
             command += ["-p", parameter]
         self._guard = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
-    def _on(self, message: object, info: dict[str, int]) -> None:
-        number, at = info["publication_sequence_number"], info["source_timestamp"] / 1e9
-        self.outputs.append((number, at, list(message.data)))  # type: ignore[attr-defined]
+    def _on(self, message: JointState, info: dict[str, int]) -> None:
+        stamp = message.header.stamp
+        self.outputs.append(
+            Output(
+                info["publication_sequence_number"],
+                stamp.sec + stamp.nanosec / 1e9,
+                info["source_timestamp"] / 1e9,
+                list(message.effort),
+            )
+        )
 
     def _on_status(self, status: object) -> None:
         counts = {item.key: item.value for item in status.values}  # type: ignore[attr-defined]
@@ -424,23 +445,26 @@ class NodeFuzz:
 def check_outputs(fuzz: NodeFuzz, tolerance: float | None) -> None:
     """Look at all that the node has sent.
 
-    tolerance: seconds by which the stamp of an output may differ from the moment that the guard
-    decided on it; None: leave out what would depend on it.
+    tolerance: seconds by which the stamp of an output may differ from the time in which the
+    guard counts, and its leaving from the moment that it had to leave; None: leave out what would
+    depend on it.
     """
     result, outputs = fuzz.result, fuzz.outputs
     result.outputs = len(outputs)
-    for k, (number, at, values) in enumerate(outputs):
-        if not within_bounds(values):
-            result.violations.append(f"outside the bounds: {values}")
+    for k, output in enumerate(outputs):
+        if not within_bounds(output.values):
+            result.violations.append(f"outside the bounds: {output.values}")
             continue
-        last, before_at, before = outputs[k - 1] if k else (number - 1, at - PERIOD, list(SAFE))
+        at = output.decided
+        first = Output(output.number - 1, at - PERIOD, output.left - PERIOD, list(SAFE))
+        before = outputs[k - 1] if k else first
         # A busy machine may lose some on the way here: only the latest counts on this topic.
-        steps = number - last
+        steps = output.number - before.number
         result.lost += steps - 1
-        for i, value in enumerate(values):
-            if abs(value - before[i]) > SLEW[i] * PERIOD * steps + EPSILON:
-                result.violations.append(f"{NAMES[i]} jumps from {before[i]} to {value}")
-        if steps == 1 and away(before, values):
+        for i, value in enumerate(output.values):
+            if abs(value - before.values[i]) > SLEW[i] * PERIOD * steps + EPSILON:
+                result.violations.append(f"{NAMES[i]} jumps from {before.values[i]} to {value}")
+        if steps == 1 and away(before.values, output.values):
             # It must answer an action, no older than an action may be.
             index = bisect.bisect_right(fuzz.acceptable, at) - 1
             age = at - fuzz.acceptable[index] if index >= 0 else math.inf
@@ -448,15 +472,15 @@ def check_outputs(fuzz: NodeFuzz, tolerance: float | None) -> None:
                 result.violations.append(f"away from the safe command {age:.3f} s after an action")
         if tolerance is None:
             continue
-        for j in range(max(0, k - 40), k):
-            _, then, old = outputs[j]
-            for i, value in enumerate(values):
-                if abs(value - old[i]) > SLEW[i] * (at - then + tolerance) + EPSILON:
+        for old in outputs[max(0, k - 40) : k]:
+            for i, value in enumerate(output.values):
+                if abs(value - old.values[i]) > SLEW[i] * (at - old.decided + tolerance) + EPSILON:
                     result.violations.append(
-                        f"{NAMES[i]} from {old[i]} to {value} within {at - then:.4f} s"
+                        f"{NAMES[i]} from {old.values[i]} to {value} within "
+                        f"{at - old.decided:.4f} s"
                     )
-        if steps == 1 and before != list(SAFE):
-            gap = (at - before_at) / PERIOD
+        if steps == 1 and before.values != list(SAFE):
+            gap = (output.left - before.left) / PERIOD
             result.longest_gap = max(result.longest_gap, gap)
             if gap > 2.5 + (0.5 * PERIOD + tolerance) / PERIOD:
                 result.violations.append(f"no command for {gap:.2f} periods")
@@ -471,7 +495,7 @@ def fuzz_node(messages: int, seed: int, rate: float, tolerance: float | None) ->
         finally:
             fuzz.close()
         check_outputs(fuzz, tolerance)
-    if fuzz.outputs and fuzz.outputs[-1][2] != list(SAFE):
+    if fuzz.outputs and fuzz.outputs[-1].values != list(SAFE):
         fuzz.result.violations.append("the last command is not the safe one")
     fuzz.result.good = len(fuzz.acceptable)
     return fuzz.result

@@ -184,6 +184,8 @@ class CommandGuardNode(ManagedNode):
         if self._peers.missing():
             return
         stamped = _stamped(message)
+        # In lockstep the action may overtake the clock message of its own tick.
+        stamp = max(self._fine_clock.now(), stamped.stamp)
         try:
             command = self._guard.take_action(
                 stamped, self._now(), self._watch_time(stamped.stamp)
@@ -198,19 +200,19 @@ class CommandGuardNode(ManagedNode):
             return
         if self._deadline is not None:
             self._deadline.reset()
-        self._send(command, stamped.stamp)
+        self._send(command, stamp)
 
     def _on_watch(self) -> None:
+        stamp = self._fine_clock.now()
         command = self._guard.watch(self._watch_time())
         if command is not None:
-            self._send(command)
+            self._send(command, stamp)
 
-    def _send(self, command: list[float], answered: int = 0) -> None:
+    def _send(self, command: list[float], stamp: int) -> None:
+        """Send a command with the time of its decision, in which the limits hold."""
         if not self._command and self._commanded_file is not None:
             self._commanded_file.touch()
         self._command = command
-        # In lockstep the action may overtake the clock message of its own tick.
-        stamp = max(self._fine_clock.now(), answered)
         self._publish(command, stamp)
         applied = named_values(stamp, self._robot.action_names, command)
         if self._guard.status is not GuardStatus.ACTIVE:
@@ -321,10 +323,11 @@ class CommandGuardNode(ManagedNode):
             self._guard.stop()
             begin, now = time.monotonic(), self._watch_time()  # nobody spins: it may stand still
             while (elapsed := time.monotonic() - begin) < _LONGEST_RAMP:
+                stamp = self._now()
                 command = self._guard.watch(now + elapsed) or safe
                 if command == safe:
                     break
-                self._publish(command, self._now())
+                self._publish(command, stamp)
                 time.sleep(self._robot.period / 2.0)
         self._publish(safe, self._now())
         self._commands.wait_for_all_acked(Duration(seconds=_LAST_COMMAND_TIMEOUT))
