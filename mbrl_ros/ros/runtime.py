@@ -88,6 +88,8 @@ def run(factory: Callable[[], ManagedNode]) -> int:
             # Also on an exception: the guard must have its last word.
             node.on_shutdown()
             executor.remove_node(node)
+            # Left to the garbage collector, it can find what it is made of gone before it.
+            executor.shutdown()
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
