@@ -691,6 +691,23 @@ def test_an_action_is_known_by_its_time_even_if_the_next_has_been_given():
     assert float(before[0]) == 0.0
 
 
+def test_what_was_sent_before_the_clock_went_back_is_of_another_time():
+    delay = DelayCompensation(STEP, [0.0])
+    period = round(STEP * 1e9)
+    for first in (1000, 10):  # ticks
+        for tick in range(first, first + 8):
+            delay.answered(tick * period, [8.0], round((tick + 1.0) * period))
+            delay.applied(round((tick + 1.0) * period), [2.0])
+        delay.observe(2.0 * STEP)
+        assert delay.whole_periods == 1
+        now = (first + 8) * period
+        start, before, _ = delay.start_of_plan(now, torch.zeros(4), Cart())
+        assert (float(start[1]), float(before[0])) == pytest.approx((2.0 * STEP, 2.0))
+    # The state comes first: what was in force last still is.
+    start, before, _ = delay.start_of_plan(period, torch.zeros(4), Cart())
+    assert (float(start[1]), float(before[0])) == pytest.approx((2.0 * STEP, 2.0))
+
+
 def test_without_compensation_the_plan_starts_at_the_state_as_it_is():
     delay = DelayCompensation(STEP, [0.0], compensate=False)
     delay.observe(1.4 * STEP)

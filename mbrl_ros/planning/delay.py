@@ -21,6 +21,8 @@ _KEPT = 100  # actions: far more than can be on their way
 # Share of a period by which an action may seem to be passed on before it was published: clocks of
 # two processes differ a little where a simulator drives them.
 _EARLY = 0.1
+# A stamp this much further back than any delay, in seconds, says that the clock has gone back.
+_RESTART = 1.0
 
 
 class DelayCompensation:
@@ -38,6 +40,7 @@ class DelayCompensation:
         self, period: float, safe_action: Sequence[float], compensate: bool = True
     ) -> None:
         self._period = period
+        self._restart = round((MAX_PERIODS * period + _RESTART) * NANOSECONDS)
         self._compensate = compensate
         self._until_sent: float | None = None
         self._sent = ActionHistory(_KEPT)
@@ -71,8 +74,9 @@ class DelayCompensation:
 
         published: when it left for the guard; None: at the stamp.
         """
-        self._settle()
         published = stamp if published is None else published
+        self._follow_clock(published)
+        self._settle()
         self._answers.append((published, stamp))
         self._latest = (published, list(action))
 
@@ -82,6 +86,7 @@ class DelayCompensation:
         steered: whether that was an answer; False for what the guard sends in place of one. Which
         answer it was, its time tells: the planner may have given the next one by now.
         """
+        self._follow_clock(stamp)
         until = stamp + round(_EARLY * self._period * NANOSECONDS)
         if steered:
             answered = None
@@ -107,6 +112,7 @@ class DelayCompensation:
         Returns the state (D,) where the plan starts, the action (A,) in force then, and the
         share of a period for which it stays in force.
         """
+        self._follow_clock(stamp)
         self._settle()
         periods, whole = self._periods, self.whole_periods
         period = round(self._period * NANOSECONDS)
@@ -118,6 +124,16 @@ class DelayCompensation:
             state = model.rollout(state[None], in_force[:, None, :])[-1, 0]
         last = self._sent.average(self._sent.newest, self._sent.newest + 1)
         return state, torch.tensor(last, dtype=torch.float32), max(periods - whole, 0.0)
+
+    def _follow_clock(self, stamp: int) -> None:
+        """Forget when actions were sent if the clock has gone back; the last stays in force."""
+        if stamp > self._sent.newest - self._restart:
+            return
+        action = self._sent.average(self._sent.newest, self._sent.newest + 1)
+        self._sent.clear()
+        self._sent.add(0, action)
+        self._answers.clear()
+        self._latest = None
 
     def _settle(self) -> None:
         """Take the last answer as passed on at once, if nothing else is known."""
