@@ -81,7 +81,13 @@ def own(
 ) -> tuple[Callable[[], object], float]:
     """Return what makes a plan, and the milliseconds that a new model takes to be prepared."""
     planner = make_planner(
-        "mppi", robot, samples=samples, horizon=horizon, optimize=optimize, precision=precision
+        "mppi",
+        robot,
+        samples=samples,
+        horizon=horizon,
+        iterations=1,
+        optimize=optimize,
+        precision=precision,
     )
     for remark in planner.prepare(model):
         if "does not work" in remark:

@@ -112,14 +112,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait(60.0)
 
 
-def simulate(folder: Path, seed: int, seconds: float) -> tuple[Path, float | None]:
+def simulate(
+    folder: Path, seed: int, seconds: float, extra: list[str]
+) -> tuple[Path, float | None]:
     """Learn in simulation; return the file of the last model, and when the pole was up there."""
     listener = Listener()
     report, path = folder / "simulated.json", folder / "simulated.safetensors"
     run = start(
         folder / "simulated.log",
         *("-m", "mbrl_ros.cli", "launch", "mpc.launch.py", "pace:=lockstep"),
-        *(f"duration:={seconds}", f"seed:={seed}", f"report:={report}"),
+        *(f"duration:={seconds}", f"seed:={seed}", f"report:={report}", *extra),
         niceness=5,
     )
     try:
@@ -141,7 +143,13 @@ def armed() -> bool:
 
 
 def run_on_hardware(
-    folder: Path, seed: int, variant: str, model: Path, seconds: float, delay: float
+    folder: Path,
+    seed: int,
+    variant: str,
+    model: Path,
+    seconds: float,
+    delay: float,
+    extra: list[str],
 ) -> dict[str, object]:
     """Run against the stand-in; return a row. delay: what the robot's file says of it."""
     listener = Listener()
@@ -155,6 +163,7 @@ def run_on_hardware(
         f"duration:={seconds}",
         f"seed:={seed}",
         f"report:={report}",
+        *extra,
     ]
     if variant != "scratch":
         arguments.append(f"model_file:={model}")
@@ -223,6 +232,7 @@ def main() -> int:
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--json", type=Path, help="file for the rows, written after each seed")
     parser.add_argument("--keep", type=Path, help="folder for the logs")
+    parser.add_argument("arguments", nargs="*", help="of every launch, as planner:=icem")
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -231,11 +241,13 @@ def main() -> int:
             if options.keep is not None:
                 folder = options.keep / str(seed)
                 folder.mkdir(parents=True, exist_ok=True)
-            model, up = simulate(folder, seed, options.simulated)
+            model, up = simulate(folder, seed, options.simulated, options.arguments)
             print(f"seed {seed}: in simulation up at {up} s", flush=True)
             for variant in options.variants.split(","):
                 seconds = options.scratch_seconds if variant == "scratch" else options.seconds
-                row = run_on_hardware(folder, seed, variant, model, seconds, options.delay)
+                row = run_on_hardware(
+                    folder, seed, variant, model, seconds, options.delay, options.arguments
+                )
                 rows.append(row)
                 print(
                     f"seed {seed}: {variant:<13} up at {row['up_at_s']} s, "

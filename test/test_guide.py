@@ -145,7 +145,7 @@ class Pair(Cart):
 @pytest.mark.parametrize(("propagation", "gain"), [("mean", 1.0), ("auto", 2.0)])
 def test_a_policy_acts_on_what_it_proposes_leads_to_itself(robot, propagation, gain):
     """Without predictions of its own."""
-    planner = guided("mppi", robot, samples=66, horizon=6, propagation=propagation)
+    planner = guided("mppi", robot, samples=66, horizon=6, iterations=1, propagation=propagation)
     noted, model = watched(planner), Pair()
     planner.plan(problem(), model, None)
     wanted = followed(problem().state, 6, gain=gain)
@@ -289,7 +289,7 @@ def test_a_policy_is_left_out_where_it_would_take_half_of_the_time(robot):
 
 
 def test_fewer_candidates_keep_the_policy_s_share_and_its_own_sequence(robot):
-    planner = guided("mppi", robot, samples=80, horizon=6, policy_share=0.25)
+    planner = guided("mppi", robot, samples=80, horizon=6, iterations=1, policy_share=0.25)
     noted, wanted = watched(planner), followed(problem().state, 6)
     planner._seconds, planner._guiding_seconds = 1.0, 1e-9
     assert planner.plan(problem(time_budget=10.5), Cart(), None).samples == 10

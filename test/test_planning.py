@@ -416,7 +416,9 @@ def test_candidates_are_rolled_out_in_the_way_that_is_wanted_or_pays(
     cartpole, precision, optimize, seconds, expected, remark
 ):
     model = Coarse(*seconds)
-    planner = make_planner("mppi", cartpole, samples=20, precision=precision, optimize=optimize)
+    planner = make_planner(
+        "mppi", cartpole, samples=20, iterations=1, precision=precision, optimize=optimize
+    )
     remarks = planner.prepare(model)
     assert remark in "; ".join(remarks)
     assert "long story" not in "; ".join(remarks)
@@ -474,7 +476,7 @@ def test_a_model_that_has_nothing_to_optimize_runs_as_it_is(cartpole, optimize, 
 
 
 def test_samples_are_left_out_where_time_is_short(cartpole):
-    planner = make_planner("mppi", cartpole, samples=400)
+    planner = make_planner("mppi", cartpole, samples=400, iterations=1)
     assert planner.plan(problem(), Cart(), None).samples == 400
     planner._seconds = 1e-3  # as if it had measured that a candidate takes a millisecond
     assert planner.plan(problem(time_budget=0.24), Cart(), None).samples == 200

@@ -94,7 +94,7 @@ class Robot:
         self.learner, self.learning = learner, True
         self.costs: list[float] = []
         self._change, self._spec, self._seed = change, spec, seed
-        self._planner = make_planner("mppi", spec, samples=_SAMPLES)
+        self._planner = make_planner("mppi", spec, samples=_SAMPLES, iterations=1)
         self._angles = torch.tensor(spec.angle_mask)
         self.state = torch.tensor(change.start).double()
         self._action = torch.tensor(spec.safe_action)

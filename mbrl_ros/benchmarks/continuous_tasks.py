@@ -333,10 +333,14 @@ TASKS = (
         agents={
             "sac": learner(PENDULUM, None),
             "sac-imagined": learner(PENDULUM, "gp", most=800, every=50, **IMAGINED),
-            "mpc-gp": _pendulum_planner(horizon=20, samples=100),
+            "mpc-gp": _pendulum_planner(horizon=20, samples=100, iterations=1),
             # Half of the horizon and of the candidates: a policy sees the rest.
             "mpc+policy": _pendulum_planner(
-                horizon=10, samples=50, policy=IMAGINED_MEANWHILE, trusted=100
+                horizon=10,
+                samples=50,
+                iterations=1,
+                policy=IMAGINED_MEANWHILE,
+                trusted=100,
             ),
         },
         target=-200.0,
@@ -356,6 +360,7 @@ TASKS = (
                 most=600,
                 horizon=15,
                 samples=200,
+                iterations=1,
                 episodes=3,
             ),
             # About half of the horizon and half of the candidates: a policy sees the rest.
@@ -365,6 +370,7 @@ TASKS = (
                 most=500,
                 horizon=8,
                 samples=100,
+                iterations=1,
                 episodes=2,
                 every=100,
                 policy=IMAGINED_MEANWHILE,

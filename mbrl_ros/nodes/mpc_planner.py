@@ -48,6 +48,7 @@ from mbrl_ros.planning.planner import (
     Planner,
     PlanningError,
     Problem,
+    Setting,
     make_planner,
 )
 from mbrl_ros.planning.sampling import SamplingPlanner
@@ -83,6 +84,14 @@ def _own_parameters(kind: str) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in parameters}
 
 
+def _as_suits(setting: Setting) -> Parameter:
+    """Return a setting as a parameter that leaves the choice to the kind of planner."""
+    words = f"{setting.description.rstrip('.')}; 0: as many as suit the kind."
+    return Parameter(setting.name, 0, words, 0, setting.most)
+
+
+# Settings whose best value differs from kind to kind.
+_AS_SUITS = ("samples", "iterations")
 _COMMON = {setting.name: setting for setting in SamplingPlanner.settings}
 PARAMETERS = (
     ROBOT,
@@ -101,10 +110,8 @@ PARAMETERS = (
         "Use each model from exactly the tick on that it names, and wait for it there.",
     ),
     Parameter("threads", 1, "Threads of one plan.", 1, 64),
-    Parameter(
-        "iterations", 0, "Improvements of the plan a tick; 0: as many as suit the kind.", 0, 100
-    ),
-    *(from_setting(setting) for name, setting in _COMMON.items() if name != "iterations"),
+    *(_as_suits(_COMMON[name]) for name in _AS_SUITS),
+    *(from_setting(setting) for name, setting in _COMMON.items() if name not in _AS_SUITS),
     Parameter(
         "time_budget",
         0.5,
@@ -287,8 +294,9 @@ class MpcPlanner(ManagedNode):
             values = values | declare(self, tuple(_own_parameters(kind).values()))
         planner = PLANNERS.load(kind)
         settings = {s.name: values[s.name] for s in planner.settings if s.name in _COMMON}
-        if values["iterations"] == 0:
-            del settings["iterations"]
+        for name in _AS_SUITS:
+            if values[name] == 0:
+                settings.pop(name, None)
         prefix = kind.partition("+")[0]
         settings |= {s.name: values[f"{prefix}.{s.name}"] for s in planner.own_settings}
         return make_planner(kind, self._robot, **settings)

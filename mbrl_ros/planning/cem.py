@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mbrl_ros.planning.planner import Plan, Setting
+from mbrl_ros.planning.planner import Plan, Setting, with_defaults
 from mbrl_ros.planning.sampling import SamplingPlanner, Search, Update
 
 
@@ -21,9 +21,8 @@ class CEM(SamplingPlanner):
     """
 
     kind = "cem"
-    settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(s.name, 4, s.description, s.least, s.most) if s.name == "iterations" else s
-        for s in SamplingPlanner.settings
+    settings: ClassVar[tuple[Setting, ...]] = with_defaults(
+        SamplingPlanner.settings, samples=150, iterations=4
     )
     own_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(

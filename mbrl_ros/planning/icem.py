@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbrl_ros.planning.cem import CEM
 from mbrl_ros.planning.noise import coloured_noise
-from mbrl_ros.planning.planner import Setting
+from mbrl_ros.planning.planner import Setting, with_defaults
 from mbrl_ros.planning.sampling import Search, Update
 
 # Where they are not those of CEM, by `mbrl bench control`.
@@ -29,10 +29,7 @@ class ICEM(CEM):
 
     kind = "icem"
     own_settings: ClassVar[tuple[Setting, ...]] = (
-        *(
-            Setting(s.name, _DEFAULTS.get(s.name, s.default), s.description, s.least, s.most)
-            for s in CEM.own_settings
-        ),
+        *with_defaults(CEM.own_settings, **_DEFAULTS),
         Setting("noise_exponent", 2.0, "Colour of the noise: 0 white, 1 pink, 2 red.", 0.0, 4.0),
         Setting("decay", 1.25, "Factor by which the population falls an iteration.", 1.0, 10.0),
         Setting("kept_share", 0.6, "Share of the elite that is kept.", 0.0, 1.0),

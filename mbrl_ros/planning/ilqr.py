@@ -24,6 +24,7 @@ from mbrl_ros.planning.planner import (
     Problem,
     Setting,
     actions_in_force,
+    with_defaults,
 )
 
 _STEP_SIZES = tuple(0.5**k for k in range(10))
@@ -47,10 +48,7 @@ class ILQR(Planner):
     """
 
     kind = "ilqr"
-    settings: ClassVar[tuple[Setting, ...]] = tuple(
-        Setting(s.name, 5, s.description, s.least, s.most) if s.name == "iterations" else s
-        for s in Planner.settings
-    )
+    settings: ClassVar[tuple[Setting, ...]] = with_defaults(Planner.settings, iterations=5)
     own_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(
             "starts",

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -102,6 +102,11 @@ class Setting:
                 raise ValueError(f"{self.name} is '{value}', expected {', '.join(self.choices)}")
         elif not self.least <= value <= self.most:
             raise ValueError(f"{self.name} is {value}, expected {self.least} to {self.most}")
+
+
+def with_defaults(settings: Iterable[Setting], **defaults: float) -> tuple[Setting, ...]:
+    """Return the settings with other defaults for those that are named."""
+    return tuple(replace(s, default=defaults.get(s.name, s.default)) for s in settings)
 
 
 @dataclass(frozen=True)
