@@ -139,8 +139,8 @@ class CommandGuardNode(ManagedNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         # In simulation time-outs are counted in robot time: nothing moves while that clock
         # stands. On hardware only the steady clock will do: it neither jumps nor stops.
-        simulated = bool(self.get_parameter("use_sim_time").value)
-        self._watch_clock = self.get_clock() if simulated else steady
+        self._simulated = bool(self.get_parameter("use_sim_time").value)
+        self._watch_clock = self.get_clock() if self._simulated else steady
         self._command: list[float] = []  # what was sent last
         if values["safe_command_only"]:
             self._take_over(steady)
@@ -184,8 +184,10 @@ class CommandGuardNode(ManagedNode):
         if self._peers.missing():
             return
         stamped = _stamped(message)
-        # In lockstep the action may overtake the clock message of its own tick.
-        stamp = max(self._fine_clock.now(), stamped.stamp)
+        stamp = self._fine_clock.now()
+        if self._simulated:
+            # The action may overtake the clock message of its own tick.
+            stamp = max(stamp, stamped.stamp)
         try:
             command = self._guard.take_action(
                 stamped, self._now(), self._watch_time(stamped.stamp)
