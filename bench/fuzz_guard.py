@@ -456,8 +456,7 @@ def check_outputs(fuzz: NodeFuzz, tolerance: float | None) -> None:
             result.violations.append(f"outside the bounds: {output.values}")
             continue
         at = output.decided
-        first = Output(output.number - 1, at - PERIOD, output.left - PERIOD, list(SAFE))
-        before = outputs[k - 1] if k else first
+        before = outputs[k - 1] if k else Output(output.number - 1, at, output.left, list(SAFE))
         # A busy machine may lose some on the way here: only the latest counts on this topic.
         steps = output.number - before.number
         result.lost += steps - 1

@@ -11,6 +11,8 @@ test/mock_hardware.py, whose physics differ with the seed, in real time:
   scratch        starting from nothing
   uncompensated  as transferred, with delay compensation off in planner and learner
 
+Launch arguments for all of them, such as planner:=icem, come last.
+
 On hardware the robot's file says that commands take effect after 50 ms: roughly known, for in
 truth it is 75 ms. The stand-in itself judges when the pole is up (within 0.2 rad for 2 s) and how
 far the cart went. Run it on a machine with nothing else to do: the hardware does not wait.

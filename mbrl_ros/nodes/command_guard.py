@@ -242,7 +242,7 @@ class CommandGuardNode(ManagedNode):
     def _watch_time(self, at_least: int = 0) -> float:
         """Return the time that time-outs and limits count in, in seconds."""
         now = self._watch_clock.now().nanoseconds
-        if self._watch_clock.clock_type != ClockType.STEADY_TIME:
+        if self._simulated:
             now = max(now, at_least)
         return float(now) / NANOSECONDS
 

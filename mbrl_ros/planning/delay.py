@@ -69,6 +69,10 @@ class DelayCompensation:
     def _periods(self) -> float:
         return self.delay / self._period if self._compensate else 0.0
 
+    @property
+    def _last_sent(self) -> list[float]:
+        return self._sent.average(self._sent.newest, self._sent.newest + 1)
+
     def answered(self, stamp: int, action: Sequence[float], published: int | None = None) -> None:
         """Note the action (A,) that answers the state of this stamp, in nanoseconds.
 
@@ -122,16 +126,15 @@ class DelayCompensation:
             actions = [self._sent.average(begin, begin + period) for begin in begins]
             in_force = torch.tensor(actions, dtype=torch.float32)
             state = model.rollout(state[None], in_force[:, None, :])[-1, 0]
-        last = self._sent.average(self._sent.newest, self._sent.newest + 1)
-        return state, torch.tensor(last, dtype=torch.float32), max(periods - whole, 0.0)
+        return state, torch.tensor(self._last_sent, dtype=torch.float32), max(periods - whole, 0.0)
 
     def _follow_clock(self, stamp: int) -> None:
         """Forget when actions were sent if the clock has gone back; the last stays in force."""
         if stamp > self._sent.newest - self._restart:
             return
-        action = self._sent.average(self._sent.newest, self._sent.newest + 1)
+        last = self._last_sent
         self._sent.clear()
-        self._sent.add(0, action)
+        self._sent.add(0, last)
         self._answers.clear()
         self._latest = None
 
