@@ -279,9 +279,10 @@ class _System:
         by_state, by_action = self._model.linearise(current.states[:-1], in_force)
         jacobian = torch.cat([by_state, late * by_action, (1.0 - late) * by_action], 2)
         gradient, hessian = self._cost_derivatives(current)
-        last = current.states[-1:].clone()
-        goal = self._goal[-1:]
-        slope, bend = _derivatives(lambda x: self._objective.terminal_cost(x[0], goal), [last])
+        goal = self._goal[-1]
+        slope, bend = _derivatives(
+            lambda last: self._objective.terminal_cost(last[0], goal), [current.states[-1:]]
+        )
         return _Expansion(
             jacobian.double().numpy(),
             gradient.numpy(),
@@ -294,7 +295,7 @@ class _System:
         def cost(parts: list[Tensor]) -> Tensor:
             start, before, state, action = parts
             return self._objective.stage_cost(
-                Steps(start, action, state, before, self._goal, self._model)
+                Steps(start, action, state, before, self._goal[:, None], self._model)
             )
 
         parts = [current.states[:-1], current.before, current.states[1:], current.actions]
@@ -313,17 +314,19 @@ class _System:
         actions = current.actions.numpy()
         lower, upper = self._lower.numpy() - actions, self._upper.numpy() - actions
         # From changes of (state, action before, action) to those of all that the cost sees.
-        chain = np.zeros((2 * d + 2 * a, d + 2 * a))
-        chain[: d + a, : d + a] = np.eye(d + a)
-        chain[2 * d + a :, d + a :] = np.eye(a)
+        chain = np.zeros((horizon, 2 * d + 2 * a, d + 2 * a))
+        chain[:, : d + a, : d + a] = np.eye(d + a)
+        chain[:, d + a : 2 * d + a] = expansion.jacobian
+        chain[:, 2 * d + a :, d + a :] = np.eye(a)
+        turned = chain.transpose(0, 2, 1)
+        slopes = (turned @ expansion.gradient[..., None])[..., 0]
+        bends = turned @ expansion.hessian @ chain
         identity = regularisation * np.eye(a)
         for t in range(horizon - 1, -1, -1):
-            slope, bend = expansion.gradient[t].copy(), expansion.hessian[t].copy()
-            # The next step's state is (next state, action).
-            slope[d + a :] += value
-            bend[d + a :, d + a :] += curvature
-            chain[d + a : 2 * d + a] = expansion.jacobian[t]
-            slope, bend = chain.T @ slope, chain.T @ bend @ chain
+            # The next step's state is (next state, action), the last that the cost sees.
+            onward = chain[t, d + a :]
+            slope = slopes[t] + onward.T @ value
+            bend = bends[t] + onward.T @ curvature @ onward
             q, qq = slope[d + a :], bend[d + a :, d + a :]
             cross = bend[d + a :, : d + a]
             solved = _bounded(qq + identity, q, lower[t], upper[t], open_loop[t])
@@ -345,28 +348,25 @@ class _System:
 def _derivatives(
     cost: Callable[[list[Tensor]], Tensor], parts: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return gradient (H, n) and Hessian (H, n, n) of costs (H,) by parts (H, n_i)."""
-    leaves = [part.detach().clone().requires_grad_() for part in parts]
-    sizes = [part.shape[1] for part in leaves]
-    count, total = len(leaves[0]), sum(sizes)
-    gradient = torch.zeros(count, total, dtype=torch.float64)
-    hessian = torch.zeros(count, total, total, dtype=torch.float64)
-    offsets = np.cumsum([0, *sizes])
+    """Return gradient (H, n) and Hessian (H, n, n) of costs by parts (H, n_i).
+
+    cost takes parts (H, n, n_i) and returns (H, n): each of n copies tells one row of the
+    Hessian, so that one backward pass tells all.
+    """
+    total = sum(part.shape[1] for part in parts)
+    leaves = [part[:, None].repeat(1, total, 1).requires_grad_() for part in parts]
     with torch.enable_grad():
         value = cost(leaves).sum()
+        hessian = value.new_zeros(len(parts[0]), total, total)
         if not value.requires_grad:
-            return gradient, hessian
-        slopes = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
-        for slope, row in zip(slopes, offsets, strict=False):
-            gradient[:, row : row + slope.shape[1]] = slope.detach()
-            if not slope.requires_grad:
-                continue
-            for i in range(slope.shape[1]):
-                bends = torch.autograd.grad(
-                    slope[:, i].sum(), leaves, retain_graph=True, materialize_grads=True
-                )
-                hessian[:, row + i] = torch.cat(bends, dim=1)
-    return gradient, hessian
+            return hessian[:, 0], hessian
+        slopes = torch.cat(
+            torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True), 2
+        )
+        rows = slopes.diagonal(dim1=1, dim2=2).sum()
+        if rows.requires_grad:
+            hessian = torch.cat(torch.autograd.grad(rows, leaves, materialize_grads=True), 2)
+    return slopes[:, 0].detach(), hessian
 
 
 def _convex(hessian: Tensor) -> Tensor:
@@ -387,6 +387,11 @@ def _bounded(
     Returns x, which of its entries are free, and the inverse of the free part of the Hessian;
     None if that is not positive definite. Tassa et al. (2014), section IV.
     """
+    whole = _inverse(hessian)
+    if whole is not None:
+        lowest = -whole @ gradient
+        if (lower <= lowest).all() and (lowest <= upper).all():
+            return lowest, np.ones(len(x), dtype=bool), whole
     x = np.minimum(np.maximum(x, lower), upper)
     before: np.ndarray | None = None
     for _ in range(20):
@@ -394,12 +399,10 @@ def _bounded(
         held = ((x <= lower) & (slope > 0.0)) | ((x >= upper) & (slope < 0.0))
         free = ~held
         if before is None or (free != before).any():
-            part = hessian[free][:, free]
-            try:
-                np.linalg.cholesky(part)
-            except np.linalg.LinAlgError:
+            part = _inverse(hessian[free][:, free])
+            if part is None:
                 return None
-            inverse, before = np.linalg.inv(part), free
+            inverse, before = part, free
         step = np.zeros_like(x)
         step[free] = -inverse @ slope[free]
         if np.abs(step).max(initial=0.0) < 1e-10 * (1.0 + np.abs(x).max()):
@@ -413,6 +416,13 @@ def _bounded(
         else:
             break
         x = moved
-        if free.all() and size == 1.0 and (lower < x).all() and (x < upper).all():
-            break  # Newton's step solves what no bound touches
     return x, free, inverse
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray | None:
+    """Return the inverse of a positive definite matrix, or None if it is not."""
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return None
+    return np.linalg.inv(matrix)
