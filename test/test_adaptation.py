@@ -42,11 +42,11 @@ def world(count, seed, gain=1.0, friction=0.0, begin=0):
     return replace(data, actions=told, stamps=stamps)
 
 
-def learner_of(kind, adapt=True, **options):
+def learner_of(kind, adapt=True, batches=6, **options):
     learner = OnlineLearner(
         lambda: MODELS.load(kind)(FEATURES, **options), 60 * SECOND, adapt=adapt
     )
-    for seed in range(6):
+    for seed in range(batches):
         learner.learn(world(50, seed, begin=50 * seed))
         for _ in range(2 if "gp" in kind else 25):
             learner.improve()
@@ -92,7 +92,7 @@ def test_a_change_is_noticed_soon_and_dated():
     detector = ChangeDetector(2)
     assert watch(detector, errors(500)) is None
     noticed, age = watch(detector, errors(100, size=25.0, seed=1))
-    assert noticed < 15
+    assert noticed <= 15
     assert noticed - 1 <= age <= noticed + 3  # the first transition after the change
 
 
@@ -228,6 +228,22 @@ def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     assert wrong > 0.3
     assert one_step_error(learner.adopted, test) < 1.5 * before + 0.02
     assert one_step_error(stubborn.adopted, test) > 5.0 * one_step_error(learner.adopted, test)
+
+
+def test_dry_friction_that_holds_a_resting_robot_is_no_changed_world():
+    """Nor is it a weaker motor, which would be believed of all that was learned in motion."""
+    learner = learner_of("gp", batches=3, **FAST)
+    generator = torch.Generator().manual_seed(0)
+    for begin in range(150, 250, 5):
+        states = 0.001 * torch.randn(5, 2, generator=generator).double()
+        states[:, 0] += torch.pi
+        actions = 0.3 * torch.randn(5, 1, generator=generator).double()
+        stamps = SECOND // 10 * torch.arange(begin, begin + 5)
+        learner.learn(Transitions(states, actions, states, stamps=stamps))
+        learner.improve()
+        if learner.better:
+            learner.adopt()
+    assert (learner.changes, learner.false_alarms) == (0, 0)
 
 
 def test_a_model_that_is_only_young_is_not_contradicted():

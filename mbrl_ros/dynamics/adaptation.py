@@ -93,7 +93,7 @@ def merit(model: DynamicsModel, found: Correction, usual: Tensor, fresh: Transit
 
     usual (D,): see `usual_change`.
     """
-    deviation = _deviation(model, fresh, fresh)
+    deviation = _deviation(model, usual, fresh)
     unchanged = ActionMap.identity(model.features)
     errors = torch.stack(
         [
@@ -242,7 +242,7 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     """
     unchanged = ActionMap.identity(model.features)
     simple = Correction(unchanged, ErrorModel(model, unchanged, old, new))
-    actions = _actions(model, old, new, _deviation(model, old, new))
+    actions = _actions(model, old, new, _deviation(model, usual_change(model, old), new))
     if actions is unchanged:
         return simple
     moved = replace(old, actions=actions.new(old.states, old.actions))
@@ -259,11 +259,10 @@ def usual_change(model: DynamicsModel, data: Transitions) -> Tensor:
     return model.features.deltas(data.states, data.next_states).square().mean(0)
 
 
-def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:
-    """Return the deviations (N, D) in which errors on `data` are counted."""
-    change = usual_change(model, usual)
+def _deviation(model: DynamicsModel, usual: Tensor, data: Transitions) -> Tensor:
+    """Return the deviations (N, D) in which errors on `data` are counted; usual as in `merit`."""
     _, variance = model.predict(data.states, data.actions)
-    return (variance + _NEGLIGIBLE**2 * change + 1e-18).sqrt()
+    return (variance + _NEGLIGIBLE**2 * usual + 1e-18).sqrt()
 
 
 def _errors(model: DynamicsModel, data: Transitions, actions: ActionMap) -> Tensor:
