@@ -242,7 +242,6 @@ class MockHardware(Node):
             "physics": asdict(self._physics),
             "moved_s": round(moved, 3),
             "up_at_s": None if self._up_at is None else round(self._up_at, 3),
-            "up_at_end": self._up_since is not None,
             "max_abs_position": round(self.plant.farthest, 4),
             "hits": self.plant.hits,
             "hardest_hit": round(self.plant.hardest_hit, 3),

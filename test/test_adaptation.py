@@ -92,7 +92,7 @@ def test_a_change_is_noticed_soon_and_dated():
     detector = ChangeDetector(2)
     assert watch(detector, errors(500)) is None
     noticed, age = watch(detector, errors(100, size=25.0, seed=1))
-    assert noticed <= 15
+    assert noticed < 15
     assert noticed - 1 <= age <= noticed + 3  # the first transition after the change
 
 
@@ -230,9 +230,11 @@ def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     assert one_step_error(stubborn.adopted, test) > 5.0 * one_step_error(learner.adopted, test)
 
 
-def test_dry_friction_that_holds_a_resting_robot_is_no_changed_world():
-    """Nor is it a weaker motor, which would be believed of all that was learned in motion."""
+def test_dry_friction_that_holds_a_resting_robot_is_not_believed_of_one_that_moves():
+    """As a motor without force would be."""
     learner = learner_of("gp", batches=3, **FAST)
+    test = world(200, 99)
+    before = one_step_error(learner.adopted, test)
     generator = torch.Generator().manual_seed(0)
     for begin in range(150, 250, 5):
         states = 0.001 * torch.randn(5, 2, generator=generator).double()
@@ -243,7 +245,7 @@ def test_dry_friction_that_holds_a_resting_robot_is_no_changed_world():
         learner.improve()
         if learner.better:
             learner.adopt()
-    assert (learner.changes, learner.false_alarms) == (0, 0)
+    assert one_step_error(learner.adopted, test) < 1.5 * before + 0.02
 
 
 def test_a_model_that_is_only_young_is_not_contradicted():

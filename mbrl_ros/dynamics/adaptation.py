@@ -35,6 +35,8 @@ _NEAR = ((0.0, 1.0), (0.1, 0.175), (0.1, 0.35), (1.0, 0.175), (1.0, 0.35))
 _LINEAR = (0.0, 0.1, 1.0, 10.0)
 _NOISES = (1e-4, 1e-3, 1e-2, 1e-1, 0.5)
 _SWEEPS = 2  # through all of them, one at a time
+# Share of the usual squared change below which errors are believed where they were seen only.
+_SLIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def merit(model: DynamicsModel, found: Correction, usual: Tensor, fresh: Transit
 
     usual (D,): see `usual_change`.
     """
-    deviation = _deviation(model, usual, fresh)
+    deviation = _deviation(model, fresh, fresh)
     unchanged = ActionMap.identity(model.features)
     errors = torch.stack(
         [
@@ -127,12 +129,17 @@ class ErrorModel:
     length change them in different proportions.
 
     model: the old one. actions: what has become of actions. old: the transitions that it was
-    learned from, with actions of now. new: where it errs. likelihood: of these errors, its
-    logarithm up to a constant.
+    learned from, with actions of now. new: where it errs. local: only those that are near each
+    other are alike. likelihood: of these errors, its logarithm up to a constant.
     """
 
     def __init__(
-        self, model: DynamicsModel, actions: ActionMap, old: Transitions, new: Transitions
+        self,
+        model: DynamicsModel,
+        actions: ActionMap,
+        old: Transitions,
+        new: Transitions,
+        local: bool = False,
     ) -> None:
         self._model, self._actions = model, actions
         self._resting = old.actions.mean(0)
@@ -143,17 +150,18 @@ class ErrorModel:
         errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
         self.steps = len(new)  # that it rests on
-        self._fit(errors / self._size)
+        self._fit(errors / self._size, local)
         self.likelihood -= len(new) * float(self._size.log().sum())
 
-    def _fit(self, targets: Tensor) -> None:
+    def _fit(self, targets: Tensor, local: bool) -> None:
         """Choose variances one after the other, by the likelihood of targets (n, D)."""
         squares = torch.cdist(self._new, self._new).square()
         products = [regressors @ regressors.T for regressors in self._regressors]
         identity = torch.eye(len(targets), dtype=targets.dtype)
         # Of what is near, of each group of regressors, of noise: places among the options.
-        options = (_NEAR, *([_LINEAR] * len(products)), _NOISES)
-        chosen = [0, *([1] * len(products)), 3]
+        linear = _LINEAR[:1] if local else _LINEAR
+        options = (_NEAR, *([linear] * len(products)), _NOISES)
+        chosen = [0, *([0 if local else 1] * len(products)), 3]
         self.likelihood = -torch.inf
 
         def attempt(places: list[int]) -> None:
@@ -242,7 +250,10 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     """
     unchanged = ActionMap.identity(model.features)
     simple = Correction(unchanged, ErrorModel(model, unchanged, old, new))
-    actions = _actions(model, old, new, _deviation(model, usual_change(model, old), new))
+    if simple.errors.share(usual_change(model, old)) < _SLIGHT:
+        # What holds back a robot that rests, dry friction, looks like a motor without force.
+        return Correction(unchanged, ErrorModel(model, unchanged, old, new, local=True))
+    actions = _actions(model, old, new, _deviation(model, old, new))
     if actions is unchanged:
         return simple
     moved = replace(old, actions=actions.new(old.states, old.actions))
@@ -259,10 +270,11 @@ def usual_change(model: DynamicsModel, data: Transitions) -> Tensor:
     return model.features.deltas(data.states, data.next_states).square().mean(0)
 
 
-def _deviation(model: DynamicsModel, usual: Tensor, data: Transitions) -> Tensor:
-    """Return the deviations (N, D) in which errors on `data` are counted; usual as in `merit`."""
+def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:
+    """Return the deviations (N, D) in which errors on `data` are counted."""
+    change = usual_change(model, usual)
     _, variance = model.predict(data.states, data.actions)
-    return (variance + _NEGLIGIBLE**2 * usual + 1e-18).sqrt()
+    return (variance + _NEGLIGIBLE**2 * change + 1e-18).sqrt()
 
 
 def _errors(model: DynamicsModel, data: Transitions, actions: ActionMap) -> Tensor:

@@ -18,11 +18,9 @@ _MOST = 6.0
 # An error below this share of what usually changes in a step is of no consequence, however
 # sure the model was.
 _NEGLIGIBLE = 0.05
-# Transitions over which the model's usual errors are averaged, and how much larger than usual an
-# error may at most count there: a change is not to become usual.
+# Transitions over which the model's usual errors and the robot's usual changes are averaged, and
+# how much larger than usual an error may at most count there: a change is not to become usual.
 _MEMORY, _OUTLIER = 200, 4.0
-# Transitions over which the robot's usual changes are, so many that it may well rest for a while.
-_LIFE = 5000
 _LATELY = 30
 
 
@@ -45,22 +43,11 @@ class ChangeDetector:
 
     def forget(self) -> None:
         """Start again with nothing known about usual errors."""
-        self._noted = 0
+        self._judged = 0
         self._usual = np.ones(self._dimensions)  # mean normalised squared error
         self._lately = np.ones(self._dimensions)  # the same of the newest transitions
         self._change = np.zeros(self._dimensions)  # mean squared change of state
         self.restart()
-
-    def note(self, changes: NDArray[np.float64]) -> None:
-        """Take changes of state (N, D) for usual ones.
-
-        What a robot does while it is watched may be next to nothing, as when it balances; the dry
-        friction in that is no changed world.
-        """
-        if len(changes):
-            self._noted += len(changes)
-            share = min(len(changes) / min(self._noted, _LIFE), 1.0)
-            self._change += share * (np.square(changes).mean(axis=0) - self._change)
 
     def restart(self) -> None:
         """Start the sums again, as after an alarm that has been acted on."""
@@ -83,7 +70,8 @@ class ChangeDetector:
         Returns None, or, as an alarm, how many transitions ago the change is thought to have
         come, this one included.
         """
-        self.note(change[None])
+        self._judged += 1
+        self._change += (np.square(change) - self._change) / min(self._judged, _MEMORY)
         negligible = _NEGLIGIBLE**2 * self._change + 1e-18
         normalised = np.square(error) / (variance + negligible)
         self._lately += (normalised - self._lately) / _LATELY
