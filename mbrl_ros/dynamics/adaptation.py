@@ -141,27 +141,25 @@ class ErrorModel:
         new: Transitions,
         local: bool = False,
     ) -> None:
-        self._model, self._actions = model, actions
+        self._model, self._actions, self._local = model, actions, local
         self._resting = old.actions.mean(0)
-        of_old = self._columns(old)
-        self._of_old = [Normaliser.of(columns) for columns in of_old]
-        self._all_inputs = Normaliser.of(torch.cat([of_old[0], self._inputs(new)]))
+        self._of_old = [] if local else [Normaliser.of(own) for own in self._columns(old)]
+        self._all_inputs = Normaliser.of(torch.cat([self._inputs(old), self._inputs(new)]))
         self._new, self._regressors = self._normalised(new)
         errors = -_errors(model, new, actions)
         self._size = errors.square().mean(0).sqrt() + 1e-12
         self.steps = len(new)  # that it rests on
-        self._fit(errors / self._size, local)
+        self._fit(errors / self._size)
         self.likelihood -= len(new) * float(self._size.log().sum())
 
-    def _fit(self, targets: Tensor, local: bool) -> None:
+    def _fit(self, targets: Tensor) -> None:
         """Choose variances one after the other, by the likelihood of targets (n, D)."""
         squares = torch.cdist(self._new, self._new).square()
         products = [regressors @ regressors.T for regressors in self._regressors]
         identity = torch.eye(len(targets), dtype=targets.dtype)
         # Of what is near, of each group of regressors, of noise: places among the options.
-        linear = _LINEAR[:1] if local else _LINEAR
-        options = (_NEAR, *([linear] * len(products)), _NOISES)
-        chosen = [0, *([0 if local else 1] * len(products)), 3]
+        options = (_NEAR, *([_LINEAR] * len(products)), _NOISES)
+        chosen = [0, *([1] * len(products)), 3]
         self.likelihood = -torch.inf
 
         def attempt(places: list[int]) -> None:
@@ -191,7 +189,7 @@ class ErrorModel:
 
     def share(self, usual: Tensor) -> float:
         """Return how large the squared errors are beside the usual squared changes (D,)."""
-        return float((self._size.square() / (usual + 1e-18)).mean())
+        return _share(self._size.square(), usual)
 
     def mean(self, data: Transitions) -> Tensor:
         """Return the expected errors (N, D) of steps."""
@@ -235,9 +233,14 @@ class ErrorModel:
         return [self._inputs(data), whole, resting, whole - resting]
 
     def _normalised(self, data: Transitions) -> tuple[Tensor, list[Tensor]]:
-        """Return inputs (N, F), and groups as large together as one number of variance one."""
+        """Return inputs (N, F), and groups as large together as one number of variance one.
+
+        There is no group if all that counts is local.
+        """
+        inputs = self._all_inputs.normalise(self._inputs(data))
+        if self._local:
+            return inputs, []
         columns = self._columns(data)
-        inputs = self._all_inputs.normalise(columns[0])
         groups = [old.normalise(own) for old, own in zip(self._of_old, columns, strict=True)]
         groups[0] = torch.cat([groups[0], torch.ones(len(data), 1).to(groups[0])], 1)
         return inputs, [group / group.shape[1] ** 0.5 for group in groups]
@@ -249,10 +252,12 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
     Neither may be empty.
     """
     unchanged = ActionMap.identity(model.features)
-    simple = Correction(unchanged, ErrorModel(model, unchanged, old, new))
-    if simple.errors.share(usual_change(model, old)) < _SLIGHT:
-        # What holds back a robot that rests, dry friction, looks like a motor without force.
-        return Correction(unchanged, ErrorModel(model, unchanged, old, new, local=True))
+    squares = _errors(model, new, unchanged).square().mean(0)
+    # What holds back a robot that rests, dry friction, looks like a motor without force.
+    slight = _share(squares, usual_change(model, old)) < _SLIGHT
+    simple = Correction(unchanged, ErrorModel(model, unchanged, old, new, local=slight))
+    if slight:
+        return simple
     actions = _actions(model, old, new, _deviation(model, old, new))
     if actions is unchanged:
         return simple
@@ -268,6 +273,11 @@ def correct(model: DynamicsModel, old: Transitions, new: Transitions) -> Correct
 def usual_change(model: DynamicsModel, data: Transitions) -> Tensor:
     """Return the mean squared change (D,) of each state dimension in one step."""
     return model.features.deltas(data.states, data.next_states).square().mean(0)
+
+
+def _share(squares: Tensor, usual: Tensor) -> float:
+    """Return how large squared errors (D,) are beside the usual squared changes (D,)."""
+    return float((squares / (usual + 1e-18)).mean())
 
 
 def _deviation(model: DynamicsModel, usual: Transitions, data: Transitions) -> Tensor:
