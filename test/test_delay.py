@@ -4,6 +4,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,14 +19,18 @@ SENT = 0.3  # of a period after its state a command is sent
 
 
 class Pendulum:
-    """A driven pendulum, commands in force `periods` late; angle and velocity, a little noisy."""
+    """A driven pendulum, commands in force `periods` late; angle and velocity, a little noisy.
 
-    def __init__(self, periods, seed=0, noise=0.0, excitation=3.0, angle=2.0):
+    dry_friction in rad/s^2.
+    """
+
+    def __init__(self, periods, seed=0, noise=0.0, excitation=3.0, angle=2.0, dry_friction=0.0):
         self.actions = ActionHistory(1000)
         self.states = []
         self.periods = periods
         self._random = random.Random(seed)
-        self._noise, self._excitation = noise, excitation
+        self._noise, self.excitation = noise, excitation
+        self._dry_friction = dry_friction
         self._angle, self._velocity = angle, 0.0
         self._waiting = []
         self._force = 0.0
@@ -39,7 +44,7 @@ class Pendulum:
             )
             self.states.append((self._time, list(values)))
             # Feedback as well as noise, as of a planner.
-            action = -0.5 * self._velocity + self._random.gauss(0.0, self._excitation)
+            action = -0.5 * self._velocity + self._random.gauss(0.0, self.excitation)
             sent = self._time + round(SENT * PERIOD)
             self.actions.add(sent, [action])
             self._waiting.append((sent + self.periods * PERIOD, action))
@@ -51,12 +56,17 @@ class Pendulum:
 
     def _step(self, seconds):
         gravity, damping = 9.81 * math.sin(self._angle), 0.1 * self._velocity
-        self._velocity += seconds * (gravity - damping + 4.0 * self._force)
+        velocity = self._velocity + seconds * (gravity - damping + 4.0 * self._force)
+        slowed = max(abs(velocity) - seconds * self._dry_friction, 0.0)
+        self._velocity = math.copysign(slowed, velocity)
         self._angle += seconds * self._velocity
 
     @property
     def steps(self):
-        pairs = zip(self.states[:-1], self.states[1:], strict=True)
+        return self.newest(len(self.states))
+
+    def newest(self, count):
+        pairs = pairwise(self.states[-count:])
         return Steps.of((before[0], after[0], before[1], after[1]) for before, after in pairs)
 
 
@@ -86,6 +96,19 @@ def test_a_robot_that_hardly_moves_is_no_evidence():
         robot.run(5)
         delay.update(robot.steps, robot.actions)
     assert delay.changed == 0
+
+
+@pytest.mark.parametrize("excitation", [0.02, 0.2])
+def test_dry_friction_that_holds_a_robot_which_comes_to_rest_is_no_evidence(excitation):
+    """As of one that balances well: what little it does any delay may explain."""
+    for seed in range(3):
+        robot, delay = Pendulum(0.0, seed, dry_friction=1.0), estimator()
+        robot.run(100)
+        robot.excitation = excitation
+        for _ in range(120):
+            robot.run(5)
+            delay.update(robot.newest(300), robot.actions)
+        assert delay.changed == 0
 
 
 def test_a_delay_that_changes_is_followed_and_one_that_does_not_stays():

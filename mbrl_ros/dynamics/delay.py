@@ -33,6 +33,9 @@ _LOOKS = 3
 _PLENTY = 4
 _MOST_PRODUCTS = 40
 _RIDGE = 1e-6
+# Deviation of errors that are of no consequence, as a share of what usually changes in a step:
+# what is left over while a robot rests, such as dry friction, any wrong delay may explain.
+_NEGLIGIBLE = 0.02
 # An error counts for at most so many times the usual one.
 _OUTLIER = 4.0
 
@@ -129,13 +132,24 @@ class DelayEstimator:
     that would have been in force: the delay under which least is left unexplained is the most
     likely one (profile likelihood). It costs a few milliseconds, and needs no model.
 
+    Errors count next to the largest changes of state that the robot is known for, so that one
+    that has come to rest tells nothing.
+
     period: nanoseconds of one control step. first_guess: seconds; in force until there is
-    evidence of another. `changed` counts how often there was.
+    evidence of another. usual (D,): mean squared change of each state dimension in a step, as
+    far as it is known beforehand. `changed` counts how often there was evidence.
     """
 
-    def __init__(self, features: FeatureMap, period: int, first_guess: float = 0.0) -> None:
+    def __init__(
+        self,
+        features: FeatureMap,
+        period: int,
+        first_guess: float = 0.0,
+        usual: Array | None = None,
+    ) -> None:
         self._features = features
         self._period = period
+        self._usual = np.zeros(features.state_dimensions) if usual is None else usual
         self.delay = round(first_guess * 1e9)  # nanoseconds
         self.changed = 0
         self._found: list[float] = []  # by the last looks, as long as they agree
@@ -182,6 +196,12 @@ class DelayEstimator:
         if len(rows) < _FEWEST:
             return None
         changes = _deltas(self._features, steps.states[rows], steps.next_states[rows])
+        self._usual = np.maximum(self._usual, np.square(changes).mean(axis=0))
+        negligible = _NEGLIGIBLE**2 * self._usual
+        lively = (np.square(changes) > negligible).any(axis=1)
+        rows, changes = rows[lively], changes[lively]
+        if len(rows) < _FEWEST:
+            return None
         moving = changes.std(axis=0) > 1e-9
         if not moving.any():
             return None
@@ -193,7 +213,10 @@ class DelayEstimator:
             return None  # never steered: any delay would do
         functions = _regressors(self._features, steps.states[rows], inputs[0].shape[1])
         left = np.array(
-            [_unexplained(*functions, action, changes[:, moving]) for action in inputs]
+            [
+                _unexplained(*functions, action, changes[:, moving], negligible[moving])
+                for action in inputs
+            ]
         )
         # Independent errors of unknown size: the likelihood with that size put in.
         return candidates, -0.5 * len(rows) * np.log(left).sum(axis=1)
@@ -240,8 +263,13 @@ def _regressors(features: FeatureMap, states: Array, actions: int) -> tuple[Arra
     return linear, scaled[:, first] * scaled[:, second]
 
 
-def _unexplained(states: Array, products: Array, action: Array, changes: Array) -> Array:
-    """Return the share (K,) of the changes (N, K) that a regression leaves unexplained."""
+def _unexplained(
+    states: Array, products: Array, action: Array, changes: Array, negligible: Array
+) -> Array:
+    """Return the share (K,) of the changes (N, K) that a regression leaves unexplained.
+
+    negligible (K,): squared errors that are none.
+    """
     scaled = (action - action.mean(axis=0)) / (action.std(axis=0) + 1e-9)
     if len(states) < _PLENTY * states.shape[1] * (1 + scaled.shape[1]):
         effects = [scaled]
@@ -252,7 +280,7 @@ def _unexplained(states: Array, products: Array, action: Array, changes: Array) 
     squares = (changes - inputs @ np.linalg.solve(gram, inputs.T @ changes)) ** 2
     # An impact is no evidence, however large.
     usual = np.minimum(squares, _OUTLIER**2 * np.median(squares, axis=0)).mean(axis=0)
-    return np.asarray(np.maximum(usual / changes.var(axis=0), 1e-9))
+    return np.asarray(np.maximum((usual + negligible) / changes.var(axis=0), 1e-9))
 
 
 def _summit(candidates: Array, scores: Array, best: int) -> float:

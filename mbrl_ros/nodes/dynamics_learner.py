@@ -18,6 +18,7 @@ import torch
 from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from mbrl_ros.dynamics.adaptation import usual_change
 from mbrl_ros.dynamics.dataset import TransitionRecorder
 from mbrl_ros.dynamics.delay import DelayEstimator
 from mbrl_ros.dynamics.experience import Experience, ExperienceError
@@ -225,8 +226,13 @@ class DynamicsLearner(ManagedNode):
         self._began: float | None = None  # the update under way, seconds of the monotonic clock
         self._experience = self._open_experience(values["experience"])
         known_delay = self._learn_from_past(values["model_file"])
+        model = self._learner.model
+        known = model.remembered()
         self._delay = DelayEstimator(
-            self._learner.model.features, self._robot.period_nanoseconds, known_delay
+            model.features,
+            self._robot.period_nanoseconds,
+            known_delay,
+            usual_change(model, known).numpy() if len(known) else None,
         )
         self._recorder.delay = self._delay.delay if self._delay_compensation else 0
         self._adopted_delay = self._recorder.delay  # under which the model in use was learned
