@@ -36,7 +36,10 @@ class ArgumentError(ValueError):
 
 @dataclass(frozen=True)
 class Argument:
-    """One launch argument; its value travels as text. choices: empty for any."""
+    """One launch argument; its value travels as text.
+
+    choices: what it may be besides its default; empty for anything.
+    """
 
     name: str
     default: str
@@ -85,7 +88,12 @@ ARGUMENTS: tuple[Argument, ...] = (
         ("true", "false"),
     ),
     Argument("model", "gp", "Kind of dynamics model that is learned.", tuple(MODELS.names())),
-    Argument("planner", "mppi", "Kind of planner.", tuple(PLANNERS.names())),
+    Argument(
+        "planner",
+        "",
+        "Kind of planner; empty: as params_file:= or the robot's tuning file says, else mppi.",
+        tuple(PLANNERS.names()),
+    ),
     Argument(
         "optimize",
         "none",
@@ -273,7 +281,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     if robot_path not in robot_names() and not robot_path.startswith(GYMNASIUM):
         robot_path = str(Path(robot_path).absolute())
     common: dict[str, ParameterValue] = {"robot": robot_path, "use_sim_time": simulated}
-    repeated = ("model", "planner", "controller", "pace", "sim")
+    repeated = ("model", "controller", "pace", "sim")
     settings = {name: values[name] for name in repeated} | {"seed": seed}
     left_out = ["policy_controller"]
     if robot.discrete:
@@ -301,7 +309,6 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         },
         "mpc_planner": {
             "model": values["model"],
-            "planner": values["planner"],
             "controller": values["controller"],
             "goal": goal,
             "seed": seed,
@@ -338,6 +345,8 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
         own["policy_learner"] |= _TABLE
     if values["part"] == "workstation":
         own["run_monitor"]["stall_timeout"] = _LINK_PATIENCE
+    if values["planner"]:
+        own["mpc_planner"]["planner"] = values["planner"]
     files = [config_directory() / f"{name}.yaml" for name in NODES]
     files.append(config_directory() / "tuning" / f"{robot.name}.yaml")
     if not simulated:
@@ -387,7 +396,7 @@ def _complete(given: Mapping[str, str]) -> dict[str, str]:
     values = {argument.name: argument.default for argument in ARGUMENTS} | dict(given)
     for argument in ARGUMENTS:
         value = values[argument.name]
-        if argument.choices and value not in argument.choices:
+        if argument.choices and value not in (argument.default, *argument.choices):
             raise ArgumentError(
                 f"{argument.name}:={value} is not known; expected one of "
                 f"{', '.join(argument.choices)}"

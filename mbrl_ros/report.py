@@ -131,6 +131,7 @@ class RunRecord:
         """
         return {
             "robot": self.robot.name,
+            "planner": planner.get("planner"),
             "interaction_s": _rounded(self.now),
             "solved_at_s": _rounded(self.solved_at),
             "at_goal_since_s": _rounded(self.reached_since),

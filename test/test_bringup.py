@@ -87,6 +87,11 @@ def test_later_files_win(tmp_path):
     assert files[-1] == own
 
 
+def test_files_choose_the_planner_unless_the_command_line_does():
+    assert "planner" not in by_name()["mpc_planner"].parameters
+    assert by_name(planner="cem")["mpc_planner"].parameters["planner"] == "cem"
+
+
 def test_kinds_of_other_packages_can_be_chosen(tmp_path, monkeypatch):
     """An installed package is a folder with metadata; its code is loaded only when used."""
     metadata = tmp_path / "other-1.0.dist-info"

@@ -11,6 +11,7 @@ from mbrl_ros.report import RunRecord, draw
 from mbrl_ros.robots import load_robot
 
 PLANNER = {
+    "planner": "cem",
     "plan_ms_median": "20.5",
     "plan_ms_p99": "30.25",
     "plan_ms_max": "40",
@@ -54,6 +55,7 @@ def test_the_report_quotes_the_nodes(record):
     summary = record.summary(PLANNER, LEARNER)
     assert summary["plan_ms"] == {"median": 20.5, "p99": 30.25, "max": 40.0}
     assert (summary["deadline_misses"], summary["transitions"]) == (3, 77)
+    assert summary["planner"] == "cem"
     assert summary["learner_update_ms"] == 110.0
     assert summary["one_step_error"] is None
 

@@ -64,6 +64,7 @@ def test_a_cart_pole_that_knows_nothing_swings_itself_up(swing_up):
     assert summary["plan_ms"]["p99"] <= summary["plan_ms"]["max"]
     assert summary["learner_update_ms"] > 0.0
     assert (summary["seed"], summary["pace"]) == (1, "lockstep")
+    assert summary["planner"] == "mppi"
     assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
     for words in ("the robot moves", "planning with what was learned", "up since"):
         assert words in output
@@ -111,12 +112,12 @@ def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, contro
         tmp_path,
         *arguments,
         f"controller:={controller}",
-        settings(tmp_path, mpc_planner=QUICK, policy_learner=learner),
+        settings(tmp_path, mpc_planner=QUICK | {"planner": "icem"}, policy_learner=learner),
         f"report:={report}",
     ) as run:
         assert run.wait(240.0) == 0, run.output
     summary = json.loads(report.read_text("utf-8"))
-    assert summary["controller"] == controller
+    assert (summary["controller"], summary["planner"]) == (controller, "icem")
     assert summary["mpc_ticks"] > 0
     other = {"policy": "guided_ticks", "mpc+policy": "policy_ticks"}[controller]
     acted = {"policy": "policy_ticks", "mpc+policy": "guided_ticks"}[controller]

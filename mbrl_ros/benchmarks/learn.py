@@ -57,12 +57,13 @@ class LearnTask:
     """What a robot is to learn.
 
     duration: robot seconds that it has. judge: says when it was solved; None: by the robot's own
-    `success`. planner_parameters: of node mpc_planner, beyond the defaults.
+    `success`. planner: empty for the one that suits the robot. planner_parameters: of node
+    mpc_planner, beyond the defaults.
     """
 
     duration: float = 60.0
     model: str = "gp"
-    planner: str = "mppi"
+    planner: str = ""
     judge: Judge | None = None
     planner_parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -166,7 +167,6 @@ TASKS = {
         # 20,000 steps, and a tick between two episodes.
         duration=1001.0,
         model="ensemble",
-        planner="icem",
         judge=_good_episode,
     ),
 }
@@ -242,7 +242,7 @@ def _run_once(
     return Row(
         robot=spec.name,
         model=model,
-        planner=planner,
+        planner=summary["planner"],
         seed=seed,
         solved_at_s=solved,
         interaction_s=summary["interaction_s"],

@@ -720,6 +720,7 @@ class MpcPlanner(ManagedNode):
             {
                 "phase": phase,
                 "limited_by": verdict.limited_by,
+                "planner": self._planner.kind,
                 "controller": self._controller,
                 "ticks": self._loop.ticks,
                 "mpc_ticks": self._ticks_by["mpc"],
