@@ -230,8 +230,9 @@ def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     assert one_step_error(stubborn.adopted, test) > 5.0 * one_step_error(learner.adopted, test)
 
 
-def test_dry_friction_that_holds_a_resting_robot_is_not_believed_of_one_that_moves():
-    """As a motor without force would be."""
+@pytest.mark.parametrize(("force", "changes"), [(0.3, 0), (0.5, 1)])
+def test_dry_friction_that_holds_a_resting_robot_is_not_believed_of_one_that_moves(force, changes):
+    """As a motor without force would be; what is slight beside the robot's life is no change."""
     learner = learner_of("gp", batches=3, **FAST)
     test = world(200, 99)
     before = one_step_error(learner.adopted, test)
@@ -239,12 +240,13 @@ def test_dry_friction_that_holds_a_resting_robot_is_not_believed_of_one_that_mov
     for begin in range(150, 250, 5):
         states = 0.001 * torch.randn(5, 2, generator=generator).double()
         states[:, 0] += torch.pi
-        actions = 0.3 * torch.randn(5, 1, generator=generator).double()
+        actions = force * torch.randn(5, 1, generator=generator).double()
         stamps = SECOND // 10 * torch.arange(begin, begin + 5)
         learner.learn(Transitions(states, actions, states, stamps=stamps))
         learner.improve()
         if learner.better:
             learner.adopt()
+    assert learner.changes == changes
     assert one_step_error(learner.adopted, test) < 1.5 * before + 0.02
 
 

@@ -18,6 +18,8 @@ _MOST = 6.0
 # An error below this share of what usually changes in a step is of no consequence, however
 # sure the model was.
 _NEGLIGIBLE = 0.05
+# The same of what changes in a step over the robot's life, during which it may rest for long.
+_SLIGHT, _LIFE = 0.02, 5000
 # Transitions over which the model's usual errors and the robot's usual changes are averaged, and
 # how much larger than usual an error may at most count there: a change is not to become usual.
 _MEMORY, _OUTLIER = 200, 4.0
@@ -46,8 +48,20 @@ class ChangeDetector:
         self._judged = 0
         self._usual = np.ones(self._dimensions)  # mean normalised squared error
         self._lately = np.ones(self._dimensions)  # the same of the newest transitions
-        self._change = np.zeros(self._dimensions)  # mean squared change of state
+        self._change = np.zeros(self._dimensions)  # mean squared change of state, of late
+        self._noted = 0
+        self._life = np.zeros(self._dimensions)  # the same over life
         self.restart()
+
+    def note(self, changes: NDArray[np.float64]) -> None:
+        """Take changes of state (N, D) for what the robot does in its life, without judging.
+
+        While it is watched it may do next to nothing; dry friction in that is no changed world.
+        """
+        if len(changes):
+            self._noted = min(self._noted + len(changes), _LIFE)
+            share = min(len(changes) / self._noted, 1.0)
+            self._life += share * (np.square(changes).mean(axis=0) - self._life)
 
     def restart(self) -> None:
         """Start the sums again, as after an alarm that has been acted on."""
@@ -72,7 +86,8 @@ class ChangeDetector:
         """
         self._judged += 1
         self._change += (np.square(change) - self._change) / min(self._judged, _MEMORY)
-        negligible = _NEGLIGIBLE**2 * self._change + 1e-18
+        self.note(change[None])
+        negligible = np.maximum(_NEGLIGIBLE**2 * self._change, _SLIGHT**2 * self._life) + 1e-18
         normalised = np.square(error) / (variance + negligible)
         self._lately += (normalised - self._lately) / _LATELY
         usual = np.maximum(self._usual, 1.0)

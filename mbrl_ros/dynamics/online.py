@@ -94,6 +94,7 @@ class OnlineLearner:
         """Go on from a model that has learned already."""
         self.model = model
         self._start = (model.snapshot(), model.transitions)
+        self._note(model.remembered())
         self.adopt()
 
     def restart(self) -> None:
@@ -104,6 +105,7 @@ class OnlineLearner:
             for model in (self.model, self.adopted):
                 model.restore(tensors)
                 model.transitions = transitions
+            self._note(self.model.remembered())
 
     def forget(self) -> None:
         """Start again from a model that knows nothing."""
@@ -283,16 +285,22 @@ class OnlineLearner:
         if len(new) == 0 or not new.isfinite():
             return None
         alarm = None
+        if self.adapt and self.adopted.transitions >= _YOUNG:
+            alarm = self._watch(new)
+            self._narrow(new)
+        else:
+            self._note(new)
         if self.adopted.transitions:
-            if self.adapt and self.adopted.transitions >= _YOUNG:
-                alarm = self._watch(new)
-                self._narrow(new)
             rows = torch.stack(_residuals(self.adopted, new), dim=1)
             self._recent.extend(zip(new.stamps.tolist(), rows, strict=True))
         oldest = int(new.stamps[-1]) - self._window
         while self._recent and self._recent[0][0] < oldest:
             self._recent.popleft()
         return alarm
+
+    def _note(self, data: Transitions) -> None:
+        """Tell the detector what the robot does, where it has nothing to judge."""
+        self._detector.note(self.model.features.deltas(data.states, data.next_states).numpy())
 
     def _watch(self, new: Transitions) -> int | None:
         error, variance = _predicted(self.adopted, new)
