@@ -230,6 +230,13 @@ def test_every_kind_knows_the_new_world_after_a_few_steps(kind):
     assert one_step_error(stubborn.adopted, test) > 5.0 * one_step_error(learner.adopted, test)
 
 
+@pytest.mark.parametrize("kind", ["gp", "svgp", "mlp", "ensemble"])
+def test_every_kind_can_start_from_nothing(kind):
+    learner = OnlineLearner(lambda: MODELS.load(kind)(FEATURES), 60 * SECOND)
+    learner.start_from(MODELS.load(kind)(FEATURES))
+    assert len(learner.model.remembered()) == 0
+
+
 @pytest.mark.parametrize(("force", "changes"), [(0.3, 0), (0.5, 1)])
 def test_dry_friction_that_holds_a_resting_robot_is_not_believed_of_one_that_moves(force, changes):
     """As a motor without force would be; what is slight beside the robot's life is no change."""

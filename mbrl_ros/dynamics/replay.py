@@ -101,7 +101,7 @@ class Replay:
     def columns(self, slots: Tensor) -> Sequence[Tensor]:
         """Return the columns (..., width) of rows at slots (...)."""
         rows = self._rows.index_select(0, slots.reshape(-1))
-        return rows.reshape(*slots.shape, -1).split(self._widths, -1)
+        return rows.reshape(*slots.shape, rows.shape[1]).split(self._widths, -1)
 
     def after(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Return the slots that come next, and whether their rows begin where these ended."""
