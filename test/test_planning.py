@@ -315,6 +315,31 @@ def test_polishing_lowers_the_cost(cartpole, kind):
     assert cost(f"{kind}+ilqr") < cost(kind)
 
 
+@pytest.mark.parametrize("kind", ["icem+ilqr", "mppi+ilqr"])
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_the_next_plan_starts_from_is_refined_between_ticks(cartpole, kind, moving):
+    goal = torch.tensor([0.5, 0.0])
+    if moving:
+        goal = goal * torch.linspace(0.0, 1.0, 15)[:, None]
+    settings = {"horizon": 15, "samples": 20, "polish_iterations": 0}
+    planner = make_planner(kind, cartpole, **settings, refine_iterations=3)
+    now = dataclasses.replace(problem(), goal=goal)
+    plan = planner.plan(now, Cart(), None)
+    refined = planner.refine(now, Cart(), plan)
+    assert torch.equal(refined.actions[0], plan.actions[0])  # which has been sent
+
+    def cost_to_come(plan):
+        later = goal if goal.ndim == 1 else torch.cat([goal[1:], goal[-1:]])
+        actions = plan.shifted().actions[:, None]
+        states = Cart().rollout(plan.states[1][None], actions)
+        objective = planner.objective
+        return float(objective.cost(states, actions, later, plan.actions[0]).sum())
+
+    assert cost_to_come(refined) < cost_to_come(plan)
+    idle = make_planner(kind, cartpole, **settings)
+    assert idle.refine(now, Cart(), plan) is plan
+
+
 def test_icem_carries_its_elite_to_the_next_tick(cartpole):
     planner = make_planner("icem", cartpole, samples=100)
     first = planner.plan(problem(), Cart(), None)

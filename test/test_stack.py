@@ -106,18 +106,19 @@ def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, contro
     """What it does after so few updates is of no use; that it does it in its turn is the point."""
     small = {"sac.hidden": 16, "sac.batch_size": 32, "sac.rollouts": 9}
     learner = {"first_policy": 100, "updates": 10, **small}
+    planner = QUICK | {"planner": "icem+ilqr", "icem.refine_iterations": 1}
     report = tmp_path / "run.json"
     arguments = ("pace:=lockstep", "duration:=3.0", "seed:=1", "second_goal:=[0.6, 0.0]")
     with launch(
         tmp_path,
         *arguments,
         f"controller:={controller}",
-        settings(tmp_path, mpc_planner=QUICK | {"planner": "icem"}, policy_learner=learner),
+        settings(tmp_path, mpc_planner=planner, policy_learner=learner),
         f"report:={report}",
     ) as run:
         assert run.wait(240.0) == 0, run.output
     summary = json.loads(report.read_text("utf-8"))
-    assert (summary["controller"], summary["planner"]) == (controller, "icem")
+    assert (summary["controller"], summary["planner"]) == (controller, "icem+ilqr")
     assert summary["mpc_ticks"] > 0
     other = {"policy": "guided_ticks", "mpc+policy": "policy_ticks"}[controller]
     acted = {"policy": "policy_ticks", "mpc+policy": "guided_ticks"}[controller]

@@ -188,6 +188,9 @@ _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
 # robot is left to the guard.
 _MAX_FALLBACKS = 3
+# Share of a period after which the next state may come, and the share of what the last refinement
+# took that is hoped for at each tick which had no time for one.
+_LEISURE, _RETRY = 0.8, 0.9
 _DRIVEN = 4  # periods after an action that was sent in which the robot counts as driven
 # Seconds that the robot moves without a new model until diagnostics say so.
 _MODEL_SILENCE = 10.0
@@ -252,6 +255,7 @@ class MpcPlanner(ManagedNode):
         self._model_came = math.nan  # when the last one did, seconds of the steady clock
         self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
+        self._refinement = 0.0  # seconds that the last one took
         self._fine_clock = FineClock(self, interpolate=not self._lockstep)
         self._driven_until = 0  # stamp; a little after the last action that the guard has sent
         self._moved = self._lockstep  # whether it has sent any; in lockstep it sends the first
@@ -461,7 +465,20 @@ class MpcPlanner(ManagedNode):
             self._limits.ticked(seconds, missed, self._plan is not None and self._plan.hurried)
         if problem is not None:
             self._watch(stamp, problem, model)
+            self._refine(problem, model, begin)
         return True
+
+    def _refine(self, problem: Problem, model: DynamicsModel, begin: float) -> None:
+        """Improve the plan for the next tick, if that is done before its state comes."""
+        left = math.inf
+        if not self._lockstep:
+            left = _LEISURE * self._robot.period - (time.perf_counter() - begin)
+        if self._plan is None or left < self._refinement:
+            self._refinement *= _RETRY
+            return
+        start = time.perf_counter()
+        self._plan = self._planner.refine(replace(problem, time_budget=left), model, self._plan)
+        self._refinement = time.perf_counter() - start
 
     def _policy_overdue(self, stamp: int) -> bool:
         """Whether a tick has to wait for a policy, as in lockstep."""

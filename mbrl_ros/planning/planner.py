@@ -207,6 +207,13 @@ class Planner(ABC):
         Raises PlanningError when the model's prediction is not finite for any candidate.
         """
 
+    def refine(self, problem: Problem, model: DynamicsModel, plan: Plan) -> Plan:
+        """Improve what the next plan starts from, once the first action of this one is sent.
+
+        problem: the one that `plan` solves, with the time that is left until the next.
+        """
+        return plan
+
     def prepare(self, model: DynamicsModel) -> list[str]:
         """Let a new model make what it needs for the first plan, ahead of it.
 

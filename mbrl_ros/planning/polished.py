@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
+
 from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.planning.icem import ICEM
 from mbrl_ros.planning.ilqr import polish
@@ -18,15 +20,25 @@ from mbrl_ros.planning.sampling import SamplingPlanner
 _POLISH = (
     Setting("polish_iterations", 2, "Iterations of iLQR that follow the sampling.", 0, 100),
     Setting("polish_share", 0.5, "Share of the time budget that is left to them.", 0.0, 0.95),
+    Setting(
+        "refine_iterations",
+        0,
+        "Iterations of iLQR between two ticks, on the plan that the next one starts from.",
+        0,
+        100,
+    ),
 )
 
 
 class _Polished(SamplingPlanner):
     polish_iterations: int
     polish_share: float
+    refine_iterations: int
 
     def plan(self, problem: Problem, model: DynamicsModel, last: Plan | None) -> Plan:
         """Sample, then polish within the time left; keep the better of the two."""
+        if self.polish_iterations == 0:
+            return super().plan(problem, model, last)
         begin = time.perf_counter()
         first = replace(problem, time_budget=problem.time_budget * (1.0 - self.polish_share))
         sampled = super().plan(first, model, last)
@@ -50,6 +62,32 @@ class _Polished(SamplingPlanner):
             cost=better.cost,
             samples=samples,
             hurried=hurried,
+        )
+
+    def refine(self, problem: Problem, model: DynamicsModel, plan: Plan) -> Plan:
+        """Polish what follows the first action, from the state that it is to lead to.
+
+        No action waits for that, as for the preparation phase of Diehl, Bock and Schloeder, "A
+        Real-Time Iteration Scheme for Nonlinear Optimization in Optimal Feedback Control" (2005).
+        """
+        if self.refine_iterations == 0:
+            return plan
+        goal = problem.goal
+        following = replace(
+            problem,
+            state=plan.states[1],
+            previous_action=plan.actions[0],
+            goal=goal if goal.ndim == 1 else torch.cat([goal[1:], goal[-1:]]),
+        )
+        rest = plan.shifted().actions
+        try:
+            better = polish(self.objective, self, following, model, rest, self.refine_iterations)
+        except PlanningError:
+            return plan
+        return replace(
+            plan,
+            actions=torch.cat([plan.actions[:1], better.actions[:-1]]),
+            states=torch.cat([plan.states[:1], better.states[:-1]]),
         )
 
 
