@@ -75,7 +75,8 @@ def test_a_changed_world_is_noticed_and_lived_with(swing_up):
     output, summary, _ = swing_up
     noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", output)]
     assert len(noticed) == 1
-    assert 6.0 < noticed[0] < 7.0
+    # A motor at half its force is hardly felt by a cart that balances.
+    assert 6.0 < noticed[0] < 7.5
     assert summary["at_goal_since_s"] < 6.0
 
 
