@@ -477,7 +477,10 @@ class MpcPlanner(ManagedNode):
             self._refinement *= _RETRY
             return
         start = time.perf_counter()
-        self._plan = self._planner.refine(replace(problem, time_budget=left), model, self._plan)
+        with contextlib.suppress(PlanningError, CostError):  # the plan is as good as it was
+            self._plan = self._planner.refine(
+                replace(problem, time_budget=left), model, self._plan
+            )
         self._refinement = time.perf_counter() - start
 
     def _policy_overdue(self, stamp: int) -> bool:

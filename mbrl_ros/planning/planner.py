@@ -80,6 +80,11 @@ class Problem:
     seed: int = 0
     time_budget: float = math.inf
 
+    def shifted(self, plan: Plan) -> Problem:
+        """Return the problem one step later, if this one goes as planned."""
+        goal = self.goal if self.goal.ndim == 1 else _shifted(self.goal)
+        return replace(self, state=plan.states[1], goal=goal, previous_action=plan.actions[0])
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -210,7 +215,8 @@ class Planner(ABC):
     def refine(self, problem: Problem, model: DynamicsModel, plan: Plan) -> Plan:
         """Improve what the next plan starts from, once the first action of this one is sent.
 
-        problem: the one that `plan` solves, with the time that is left until the next.
+        problem: the one that `plan` solves, with the time that is left until the next. Raises what
+        `self.plan` does.
         """
         return plan
 

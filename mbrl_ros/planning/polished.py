@@ -72,18 +72,8 @@ class _Polished(SamplingPlanner):
         """
         if self.refine_iterations == 0:
             return plan
-        goal = problem.goal
-        following = replace(
-            problem,
-            state=plan.states[1],
-            previous_action=plan.actions[0],
-            goal=goal if goal.ndim == 1 else torch.cat([goal[1:], goal[-1:]]),
-        )
-        rest = plan.shifted().actions
-        try:
-            better = polish(self.objective, self, following, model, rest, self.refine_iterations)
-        except PlanningError:
-            return plan
+        rest, iterations = plan.shifted().actions, self.refine_iterations
+        better = polish(self.objective, self, problem.shifted(plan), model, rest, iterations)
         return replace(
             plan,
             actions=torch.cat([plan.actions[:1], better.actions[:-1]]),
