@@ -241,12 +241,13 @@ def test_a_policy_for_another_goal_is_left_out_of_the_plan(robot, kind):
 @pytest.mark.parametrize("kind", ["icem+ilqr", "mppi+ilqr"])
 def test_a_network_s_value_can_be_polished(cartpole, kind):
     policy = Policy(cartpole.angle_mask, *BOUNDS, hidden=(16, 16))
-    kept, planner = policy.snapshot(), guided(kind, cartpole, PolicyGuide(policy), horizon=5)
+    kept, guide = policy.snapshot(), PolicyGuide(policy)
+    planner = guided(kind, cartpole, guide, horizon=5, polish_iterations=2)
     plan = planner.plan(problem(), Cart(), None)
     states, actions = plan.states[:, None], plan.actions[:, None]
     cost = planner.objective.cost(states, actions, torch.zeros(2), torch.zeros(1))
     assert plan.cost == pytest.approx(float(cost), rel=1e-4)
-    sampler = guided(kind, cartpole, PolicyGuide(policy), horizon=5, polish_iterations=0)
+    sampler = guided(kind, cartpole, guide, horizon=5)
     assert plan.cost < sampler.plan(problem(), Cart(), None).cost
     assert all(torch.equal(policy.snapshot()[name], kept[name]) for name in kept)
 

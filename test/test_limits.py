@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mbrl_ros.planning.limits import Limits, time_to_plan
+from mbrl_ros.planning.limits import Leisure, Limits, time_to_plan
 
 PERIOD = 50_000_000
 HORIZON = 10
@@ -92,3 +92,25 @@ def test_a_plan_has_no_longer_than_its_tick():
     assert time_to_plan(0.03, age=0.049, period=0.05) == pytest.approx(0.0075)
     # A slow sensor is no reason to hurry.
     assert time_to_plan(0.03, age=0.2, period=0.05) == 0.03
+
+
+def test_work_that_never_fits_between_two_ticks_is_tried_ever_more_rarely():
+    leisure, tried = Leisure(), []
+    for tick in range(300):
+        if leisure.allows(0.01):
+            tried.append(tick)
+            leisure.took(0.05, 0.01)
+    assert len(tried) == 8
+    assert not leisure.allows(0.0)
+    assert leisure.allows(0.06)  # a plan was quick
+
+
+def test_work_that_was_late_once_is_soon_done_again():
+    leisure = Leisure()
+    leisure.took(0.05, 0.03)
+    allowed = []
+    for _ in range(10):
+        allowed.append(leisure.allows(0.03))
+        if allowed[-1]:
+            leisure.took(0.02, 0.03)
+    assert allowed == 2 * [False] + 8 * [True]

@@ -556,7 +556,29 @@ class Treacherous:
         if bool((place > 1.5).any()):
             return cost.sum()
         return torch.where(place > 0.6, torch.nan, cost)
+
+
+class Numeric:
+    def __init__(self, robot):
+        pass
+
+    def __call__(self, steps):
+        return torch.from_numpy(abs(steps.states[..., 0].numpy()))
 """
+
+
+@pytest.fixture
+def cost_terms(tmp_path, monkeypatch):
+    """Install another package, whose cost terms are not as they should be."""
+    package = tmp_path / "package" / "terms-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: terms\nVersion: 1.0\n", "utf-8")
+    (package / "entry_points.txt").write_text(
+        "[mbrl_ros.costs]\ntreacherous = terms:Treacherous\nnumeric = terms:Numeric\n", "utf-8"
+    )
+    (package.parent / "terms.py").write_text(_PLUG_IN, "utf-8")
+    path = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
 def taught(robot):
@@ -568,19 +590,11 @@ def taught(robot):
     return model
 
 
+@pytest.mark.usefixtures("cost_terms")
 def test_the_planner_falls_back_on_its_last_plan_and_then_on_the_guard(
-    listener, tmp_path, cartpole, cartpole_file, monkeypatch
+    listener, tmp_path, cartpole, cartpole_file
 ):
     """A cost term of another package turns NaN beyond 0.6 m, and breaks beyond 1.5 m."""
-    package = tmp_path / "package" / "treacherous-1.0.dist-info"
-    package.mkdir(parents=True)
-    (package / "METADATA").write_text("Name: treacherous\nVersion: 1.0\n", "utf-8")
-    (package / "entry_points.txt").write_text(
-        "[mbrl_ros.costs]\ntreacherous = treacherous:Treacherous\n", "utf-8"
-    )
-    (package.parent / "treacherous.py").write_text(_PLUG_IN, "utf-8")
-    path = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     robot = cartpole_file(cost__terms={"treacherous": {}})
 
     actions = []
@@ -665,6 +679,30 @@ def answers(listener, robot):
         return actions[stamp]
 
     return answer_to
+
+
+@pytest.mark.usefixtures("cost_terms")
+def test_a_plan_that_cannot_be_refined_is_followed_as_it_is(
+    listener, tmp_path, cartpole, cartpole_file
+):
+    """A cost term that works by numpy has no slope; sampling needs none."""
+    robot = cartpole_file(cost__terms={"numeric": {}})
+    answer_to = answers(listener, cartpole)
+    models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)
+    diagnosis = Diagnosis(listener, "mpc_planner")
+    model = taught(cartpole)
+    few = ("planner:=mppi+ilqr", "samples:=30", "horizon:=5", "exploration_duration:=0.0")
+    with (
+        node(tmp_path, "mpc_planner", f"robot:={robot}", *few) as planner,
+        node(tmp_path, "command_guard", "armed:=true"),
+    ):
+        models.publish(bytes_message(encode(model, describe(cartpole, model, math.nan))))
+        for tick in range(1, 11):
+            assert math.isfinite(answer_to(tick, [0.1, 0.0, 3.0, 0.0]))
+        # On a busy machine some ticks have no time for it.
+        wait_for(lambda: int(diagnosis.values.get("failed_refinements", 0)) > 0, "the count")
+        assert diagnosis.values["failed_plans"] == "0"
+        assert "plan not refined: cost term 'numeric' failed: RuntimeError" in planner.output
 
 
 def test_exploration_begins_when_the_robot_can_move(listener, tmp_path, cartpole):

@@ -40,7 +40,7 @@ from mbrl_ros.imagination.snapshot import guide_of
 from mbrl_ros.kinds import PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.goals import Goals
-from mbrl_ros.planning.limits import Limits, time_to_plan
+from mbrl_ros.planning.limits import Leisure, Limits, time_to_plan
 from mbrl_ros.planning.noise import random_actions
 from mbrl_ros.planning.objective import CostError
 from mbrl_ros.planning.planner import (
@@ -188,9 +188,7 @@ _EXPLORATION_STEPS = 1024
 # Ticks in a row on which the last plan is followed when no new one comes out; after that the
 # robot is left to the guard.
 _MAX_FALLBACKS = 3
-# Share of a period after which the next state may come, and the share of what the last refinement
-# took that is hoped for at each tick which had no time for one.
-_LEISURE, _RETRY = 0.8, 0.9
+_QUIET = 0.8  # share of a period in which the next state does not come
 _DRIVEN = 4  # periods after an action that was sent in which the robot counts as driven
 # Seconds that the robot moves without a new model until diagnostics say so.
 _MODEL_SILENCE = 10.0
@@ -255,7 +253,8 @@ class MpcPlanner(ManagedNode):
         self._model_came = math.nan  # when the last one did, seconds of the steady clock
         self._moved_since = 0  # commands applied since then
         self._plan: Plan | None = None
-        self._refinement = 0.0  # seconds that the last one took
+        self._leisure = Leisure()
+        self._unrefined = 0  # plans that could not be
         self._fine_clock = FineClock(self, interpolate=not self._lockstep)
         self._driven_until = 0  # stamp; a little after the last action that the guard has sent
         self._moved = self._lockstep  # whether it has sent any; in lockstep it sends the first
@@ -472,16 +471,17 @@ class MpcPlanner(ManagedNode):
         """Improve the plan for the next tick, if that is done before its state comes."""
         left = math.inf
         if not self._lockstep:
-            left = _LEISURE * self._robot.period - (time.perf_counter() - begin)
-        if self._plan is None or left < self._refinement:
-            self._refinement *= _RETRY
+            left = _QUIET * self._robot.period - (time.perf_counter() - begin)
+        if self._plan is None or not self._leisure.allows(left):
             return
         start = time.perf_counter()
-        with contextlib.suppress(PlanningError, CostError):  # the plan is as good as it was
-            self._plan = self._planner.refine(
-                replace(problem, time_budget=left), model, self._plan
-            )
-        self._refinement = time.perf_counter() - start
+        problem = replace(problem, time_budget=left)
+        try:
+            self._plan = self._planner.refine(problem, model, self._plan)
+        except (PlanningError, CostError) as error:  # the plan is as good as it was
+            self._unrefined += 1
+            self.get_logger().error(f"plan not refined: {error}", throttle_duration_sec=1.0)
+        self._leisure.took(time.perf_counter() - start, left)
 
     def _policy_overdue(self, stamp: int) -> bool:
         """Whether a tick has to wait for a policy, as in lockstep."""
@@ -731,7 +731,7 @@ class MpcPlanner(ManagedNode):
         late = verdict.limited_by == "planner" or self._left_to_guard
         rejected = self._loop.rejected + self._rejected_goals
         refused = rejected or any(self._rejected_snapshots.values())
-        bad = late or silent or outdated or self._failed or refused
+        bad = late or silent or outdated or self._failed or self._unrefined or refused
         policy = self._policies.info
         nothing = float("nan")
         return (
@@ -772,6 +772,7 @@ class MpcPlanner(ManagedNode):
                 "model_widening": self._models.info.widening if self._models.info else 1.0,
                 "model_swap_ms_max": self._swap_ms,
                 "failed_plans": self._failed,
+                "failed_refinements": self._unrefined,
                 "braked_actions": self._stops.braked if self._stops else 0,
                 "discarded_trajectories": self._discarded,
                 "rejected_messages": rejected,

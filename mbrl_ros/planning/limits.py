@@ -25,6 +25,7 @@ _EXCESS = 0.5
 _SURPRISING, _WRONG = 3.0, 0.2
 # Share of a period that is left for all but planning, and of its budget that a plan has at least.
 _RESERVE, _LEAST = 0.1, 0.25
+_LONGEST_PAUSE = 512  # ticks
 
 
 def time_to_plan(budget: float, age: float, period: float) -> float:
@@ -37,6 +38,32 @@ def time_to_plan(budget: float, age: float, period: float) -> float:
     if age >= period:
         return budget
     return min(budget, max((1.0 - _RESERVE) * period - age, _LEAST * budget))
+
+
+class Leisure:
+    """Says whether there is time between two ticks for work that takes about as long each time.
+
+    Work that overran is left out for two ticks, then for four, eight, ... until it is done in
+    time, so that what never fits costs few ticks, and what was late once is soon done again.
+    """
+
+    def __init__(self) -> None:
+        self._took = 0.0  # seconds, the last time
+        self._pause, self._left_out = 1, 0  # ticks
+
+    def allows(self, left: float) -> bool:
+        """Whether to begin, with so many seconds left."""
+        if left <= 0.0:
+            return False
+        if left >= self._took or self._left_out >= self._pause:
+            return True
+        self._left_out += 1
+        return False
+
+    def took(self, seconds: float, left: float) -> None:
+        """Note how long it took, of what was left."""
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if seconds > left else 1
+        self._took, self._left_out = seconds, 0
 
 
 @dataclass(frozen=True)

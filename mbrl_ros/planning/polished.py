@@ -1,6 +1,6 @@
 # Copyright 2026 The mbrl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling finds the basin, iLQR goes to its bottom."""
+"""Sampling finds the valley, iLQR goes to its bottom."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mbrl_ros.dynamics.model import DynamicsModel
 from mbrl_ros.planning.icem import ICEM
 from mbrl_ros.planning.ilqr import polish
 from mbrl_ros.planning.mppi import MPPI
-from mbrl_ros.planning.planner import Plan, PlanningError, Problem, Setting
+from mbrl_ros.planning.planner import Plan, PlanningError, Problem, Setting, with_defaults
 from mbrl_ros.planning.sampling import SamplingPlanner
 
 _POLISH = (
-    Setting("polish_iterations", 2, "Iterations of iLQR that follow the sampling.", 0, 100),
+    Setting("polish_iterations", 0, "Iterations of iLQR that follow the sampling.", 0, 100),
     Setting("polish_share", 0.5, "Share of the time budget that is left to them.", 0.0, 0.95),
     Setting(
         "refine_iterations",
-        0,
+        2,
         "Iterations of iLQR between two ticks, on the plan that the next one starts from.",
         0,
         100,
@@ -92,4 +92,6 @@ class PolishedMPPI(_Polished, MPPI):
     """MPPI, then iLQR from the weighted average."""
 
     kind = "mppi+ilqr"
+    # Sampling has only to find the valley, and the action waits for it.
+    settings: ClassVar[tuple[Setting, ...]] = with_defaults(MPPI.settings, samples=150)
     own_settings: ClassVar[tuple[Setting, ...]] = MPPI.own_settings + _POLISH
