@@ -9,10 +9,10 @@ planner's parameter service, at random moments of the control period. What must 
 follows the answer is made for the new goal; no tick goes without an action; no command changes
 faster than the robot's slew limit (which its file gets for this); the pole stays up.
 
-Which goal a plan was made for is told by the planner itself: `recorded`, MPPI that writes it down,
-which the stack finds by its entry point as it finds the planners of any other package. In real
-time a busy machine misses ticks whether the goal changes or not, so that the time before the first
-change is judged too, to compare. Ends with status 1 if something does not hold.
+Which goal a plan was made for is told by the planner itself: `recorded`, mppi+ilqr that writes it
+down, which the stack finds by its entry point as it finds the planners of any other package. In
+real time a busy machine misses ticks whether the goal changes or not, so that the time before the
+first change is judged too, to compare. Ends with status 1 if something does not hold.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ PATIENCE = 120.0  # s until it stands
 
 RECORDER = """
 import json, os, time
-from mbrl_ros.planning.mppi import MPPI
+from mbrl_ros.planning.polished import PolishedMPPI
 
-class Recorded(MPPI):
+class Recorded(PolishedMPPI):
     kind = "recorded"
 
     def plan(self, problem, model, last):

@@ -35,11 +35,14 @@ def mbrl(*arguments):
 
 @pytest.fixture(scope="module")
 def swing_up(tmp_path_factory):
-    """Give the run of a cart-pole whose motor loses half of what it does after 6 s."""
+    """Give the run of a cart-pole whose motor loses half of what it does after 6 s.
+
+    Then it gets a new goal, because a cart that balances hardly feels its motor.
+    """
     folder = tmp_path_factory.mktemp("swing_up")
     report, picture = folder / "run.json", folder / "run.png"
     change = settings(folder, simulator={"disturbance": "motor_gain=0.5", "disturbance_at": 6.0})
-    arguments = ("pace:=lockstep", "duration:=8.0", "seed:=1", change)
+    arguments = ("pace:=lockstep", "duration:=8.0", "seed:=1", change, "second_goal:=[0.6, 0.0]")
     files = (f"report:={report}", f"picture:={picture}")
     with Listener() as listener, launch(folder, *arguments, *files) as run:
         wait_for(run.nodes, "the nodes")
@@ -64,7 +67,7 @@ def test_a_cart_pole_that_knows_nothing_swings_itself_up(swing_up):
     assert summary["plan_ms"]["p99"] <= summary["plan_ms"]["max"]
     assert summary["learner_update_ms"] > 0.0
     assert (summary["seed"], summary["pace"]) == (1, "lockstep")
-    assert summary["planner"] == "mppi"
+    assert summary["planner"] == "mppi+ilqr"  # as the robot's tuning file says
     assert all(-10.0 <= command[0] <= 10.0 for command in listener.commands)
     for words in ("the robot moves", "planning with what was learned", "up since"):
         assert words in output
@@ -75,8 +78,7 @@ def test_a_changed_world_is_noticed_and_lived_with(swing_up):
     output, summary, _ = swing_up
     noticed = [float(at) for at in re.findall(r"world changed at ([0-9.]+) s", output)]
     assert len(noticed) == 1
-    # A motor at half its force is hardly felt by a cart that balances.
-    assert 6.0 < noticed[0] < 7.5
+    assert 6.0 < noticed[0] < 7.0
     assert summary["at_goal_since_s"] < 6.0
 
 
@@ -107,7 +109,7 @@ def test_a_policy_takes_over_and_steps_back_when_the_goal_moves(tmp_path, contro
     """What it does after so few updates is of no use; that it does it in its turn is the point."""
     small = {"sac.hidden": 16, "sac.batch_size": 32, "sac.rollouts": 9}
     learner = {"first_policy": 100, "updates": 10, **small}
-    planner = QUICK | {"planner": "icem+ilqr", "icem.refine_iterations": 1}
+    planner = QUICK | {"planner": "icem+ilqr"}
     report = tmp_path / "run.json"
     arguments = ("pace:=lockstep", "duration:=3.0", "seed:=1", "second_goal:=[0.6, 0.0]")
     with launch(

@@ -57,13 +57,11 @@ class LearnTask:
     """What a robot is to learn.
 
     duration: robot seconds that it has. judge: says when it was solved; None: by the robot's own
-    `success`. planner: empty for the one that suits the robot. planner_parameters: of node
-    mpc_planner, beyond the defaults.
+    `success`. planner_parameters: of node mpc_planner, beyond the defaults.
     """
 
     duration: float = 60.0
     model: str = "gp"
-    planner: str = ""
     judge: Judge | None = None
     planner_parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -149,7 +147,6 @@ TASKS = {
     "cartpole": LearnTask(duration=40.0),
     "arm2": LearnTask(
         duration=45.0,
-        planner="mppi+ilqr",
         judge=_tip_follows,
         # Nearer than the file's weights, which are of a goal that stands still, care for.
         planner_parameters={
@@ -185,7 +182,8 @@ def run(
 ) -> list[Row]:
     """Let a robot that knows nothing learn its task, once a seed, and say what came out.
 
-    robot: a shipped name, a file or gym/ENVIRONMENT_ID. model, planner: None for the task's.
+    robot: a shipped name, a file or gym/ENVIRONMENT_ID. model: None for the task's. planner: None
+    for the one that suits the robot.
     quick: a few seconds of it, to see that all works. say: told of each run.
     Raises BenchmarkError if the robot cannot be used or a run leaves no report.
     """
@@ -194,7 +192,7 @@ def run(
     except RobotError as error:
         raise BenchmarkError(str(error)) from None
     task = TASKS.get(spec.name, LearnTask())
-    model, planner = model or task.model, planner or task.planner
+    model, planner = model or task.model, planner or ""
     rows = []
     for seed in range(seeds):
         row = _run_once(robot, spec, task, model, planner, seed, quick)
