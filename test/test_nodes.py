@@ -824,6 +824,28 @@ def test_the_monitor_follows_the_planners_way_points(listener, tmp_path, cartpol
     assert report["goal_changes"][0]["reached_after_s"] is not None
 
 
+def test_the_monitor_says_that_the_guard_lets_nothing_pass(listener, guard, tmp_path, cartpole):
+    states = listener.node.create_publisher(JointState, "state", STREAM)
+    applied = listener.node.create_publisher(JointState, "applied_action", STREAM)
+    tick = 0
+
+    def says(text):
+        nonlocal tick
+        tick += 120  # seconds of the robot's time, because it says something every few of them
+        states.publish(named_values(tick * PERIOD, cartpole.state_names, [0.0] * 4))
+        time.sleep(0.1)
+        return text in monitor.output
+
+    with node(tmp_path, "run_monitor") as monitor:
+        matched(applied)
+        applied.publish(named_values(0, cartpole.action_names, [0.0]))
+        wait_for(lambda: says("cart_position +0.00"), "a line")
+        assert "until ~/arm" not in monitor.output
+        assert call(listener, "stop").success
+        stopped = "pole_angle +0.00; stopped by ~/stop: safe command until ~/arm"
+        wait_for(lambda: says(stopped), "that nothing passes")
+
+
 def test_a_planner_that_waits_for_a_model_in_lockstep_says_so(listener, tmp_path, cartpole):
     states = listener.node.create_publisher(JointState, "state", STREAM)
     models = listener.node.create_publisher(UInt8MultiArray, "model", LATCHED)

@@ -93,6 +93,26 @@ def test_a_robot_without_limits_or_without_velocities_is_left_alone(cartpole):
     assert cartpole.rate_of(1) is None
 
 
+def with_safe_range(robot, *bounds):
+    """Return the robot with a safe range of its first dimension."""
+    return replace(robot, state=(replace(robot.state[0], safe_range=bounds), *robot.state[1:]))
+
+
+def test_a_safe_range_is_not_left_either_and_nobody_rests_at_its_end(cartpole):
+    """Limits and safe range: what ends first counts."""
+    assert heeded(cartpole, 0.9, 2.0, FULL) == FULL
+    narrow = with_safe_range(cartpole, -2.0, 1.0)
+    assert heeded(narrow, 0.9, 2.0, FULL) == -FULL
+    assert heeded(narrow, -1.5, -3.0, -FULL) == FULL
+    wide = with_safe_range(cartpole, -2.0, 2.0)
+    assert heeded(wide, 0.9, 2.0, FULL) == FULL
+    assert heeded(wide, 1.5, 3.0, FULL) == -FULL
+    stops = EndStops(narrow)
+    for tick in range(20):
+        stops.observe(tick, [1.0, 0.0, 0.0, 0.0])
+    assert not stops.resting  # the guard stops it there; moving at random would help nobody
+
+
 class Rested(Cart):
     """The same from transitions; where there are none, a force does the opposite."""
 

@@ -128,8 +128,8 @@ PARAMETERS = (
     Parameter(
         "brake_for_limits",
         False,
-        "Brake in time before the `limits` of the robot's file, whatever the plan is (default on "
-        "hardware: true).",
+        "Brake in time before the `limits` and the `safe_range` of the robot's file end, whatever "
+        "the plan is (default on hardware: true).",
     ),
     *{
         name: parameter

@@ -43,6 +43,7 @@ PARAMETERS = (
 _LINE_EVERY = 5.0  # robot seconds between two lines of the story
 
 
+_CLOSED = ("DISARMED", "STOPPED")  # the guard, until somebody arms it
 _LIMITED = {"planner": ": planner too slow", "model": ": model not good enough yet"}
 
 
@@ -79,6 +80,8 @@ class RunMonitor(ManagedNode):
         if robot.discrete:
             names = ("policy_controller", "policy_learner")
         self._planner_name, self._learner_name = (peer_name(self, name) for name in names)
+        self._guard_name = peer_name(self, "command_guard")
+        self._guard: dict[str, str] = {}
         self._planner: dict[str, str] = {}
         self._learner: dict[str, str] = {}
         self._texts: dict[str, str] = {}  # what each node said last
@@ -178,10 +181,13 @@ class RunMonitor(ManagedNode):
             steps = self._record.episode_steps
             line += f"  {len(steps)} episodes, the last of {steps[-1]} steps"
         line += _LIMITED.get(self._planner.get("limited_by", ""), "")
+        if self._guard.get("status") in _CLOSED:
+            line += f"; {self._texts[self._guard_name.lstrip('/')]}"
         self._say(line)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self._texts.update((status.name, status.message) for status in message.status)
+        self._guard = read_values(message, self._guard_name) or self._guard
         self._planner = read_values(message, self._planner_name) or self._planner
         self._learner = read_values(message, self._learner_name) or self._learner
         phase = self._planner.get("phase", "")

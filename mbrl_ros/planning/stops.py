@@ -44,7 +44,8 @@ _WAITING = 20  # predictions that wait for their state
 class _Stop:
     """One end: where side x state[dimension] may go, and how much before the stop that is.
 
-    rate: which dimension is its velocity.
+    rate: which dimension is its velocity. solid: whether the robot is held there, by `limits`, or
+    stopped by the guard, who watches the safe range.
     """
 
     dimension: int
@@ -52,6 +53,7 @@ class _Stop:
     side: float
     at: float
     margin: float
+    solid: bool
 
 
 class EndStops:
@@ -65,8 +67,9 @@ class EndStops:
     That makes the set of states from which the robot can stop invariant: a discrete-time control
     barrier function (Agrawal and Sreenath, RSS 2017).
 
-    It minds the state dimensions that have `limits` and whose velocity is a state dimension too:
-    of the same joint, or `derivative_of`. `braked` counts the actions that were changed.
+    It minds the state dimensions that have `limits` or a `safe_range`, whichever ends first, and
+    whose velocity is a state dimension too: of the same joint, or `derivative_of`. `braked` counts
+    the actions that were changed.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -76,14 +79,7 @@ class EndStops:
         self._lower = torch.tensor([dimension.bounds[0] for dimension in dimensions])
         self._upper = torch.tensor([dimension.bounds[1] for dimension in dimensions])
         self._safe = torch.tensor(robot.safe_action)
-        self._stops: list[_Stop] = []
-        for index, dimension in enumerate(robot.state):
-            rate = robot.rate_of(index)
-            if dimension.limits is not None and rate is not None:
-                lower, upper = dimension.limits
-                margin = _MARGIN * (upper - lower)
-                self._stops.append(_Stop(index, rate, 1.0, upper - margin, margin))
-                self._stops.append(_Stop(index, rate, -1.0, -lower - margin, margin))
+        self._stops = [stop for index in range(len(robot.state)) for stop in _stops(robot, index)]
         self._gain: Tensor | None = None  # (A, D)
         # What the data of each model say of it, (A, D).
         self._told: WeakKeyDictionary[DynamicsModel, Tensor | None] = WeakKeyDictionary()
@@ -110,7 +106,11 @@ class EndStops:
             due, expected = self._expected.popleft()
             if due == stamp:
                 self._error = torch.lerp(self._error, torch.tensor(state) - expected, _NEW)
-        gaps = [(s.at + s.margin - s.side * state[s.dimension]) / s.margin for s in self._stops]
+        gaps = [
+            (stop.at + stop.margin - stop.side * state[stop.dimension]) / stop.margin
+            for stop in self._stops
+            if stop.solid
+        ]
         self._at_stop = self._at_stop + 1 if driven and gaps and min(gaps) < _AT_STOP else 0
 
     @property
@@ -215,6 +215,23 @@ class EndStops:
         gain = (mean[1 + size :] - mean[1 : 1 + size]) / (self._upper - self._lower)[:, None]
         self._gain = gain if self._gain is None else torch.lerp(self._gain, gain, _NEW)
         return mean[0], variance[0], self._gain
+
+
+def _stops(robot: RobotSpec, index: int) -> list[_Stop]:
+    """Return the two ends of a state dimension, none if it has none that can be minded."""
+    dimension, rate = robot.state[index], robot.rate_of(index)
+    limits, safe = dimension.limits, dimension.safe_range
+    ends = [bounds for bounds in (limits, safe) if bounds is not None]
+    if rate is None or not ends:
+        return []
+    lower, upper = max(bounds[0] for bounds in ends), min(bounds[1] for bounds in ends)
+    margin = _MARGIN * (upper - lower)
+    return [
+        _Stop(index, rate, 1.0, upper - margin, margin, limits is not None and upper == limits[1]),
+        _Stop(
+            index, rate, -1.0, -lower - margin, margin, limits is not None and lower == limits[0]
+        ),
+    ]
 
 
 def _gain(model: DynamicsModel) -> Tensor | None:
