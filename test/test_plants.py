@@ -343,7 +343,7 @@ def test_it_falls_until_the_ground_stops_it(quadrotor):
     quadrotor.step([0.0, 0.0], 20)
     (height, sinking) = read(quadrotor, "odom", "position.z", "linear_velocity.z")
     assert sinking == pytest.approx(-9.81 * 0.1, rel=0.05)
-    assert height == pytest.approx(2.0 - 0.5 * 9.81 * 0.1**2, abs=0.01)
+    assert height == pytest.approx(3.0 - 0.5 * 9.81 * 0.1**2, abs=0.01)
     quadrotor.step([0.0, 1.0], 1000)
     reading = quadrotor.readings()["odom"]
     assert all(reading[key] == 0.0 for key in reading if key != "position.x")
