@@ -589,6 +589,19 @@ def test_a_term_that_breaks_while_running_is_named(monkeypatch, cartpole, bad, m
         make_planner("mppi", plugged(monkeypatch, cartpole, term), samples=20)
 
 
+def test_curvature_that_is_no_number_makes_no_plan(monkeypatch, cartpole):
+    """The slope of a distance is nothing at the place itself."""
+
+    def distance(steps):
+        values = torch.cat([steps.states, steps.starts, steps.actions, steps.before], -1)
+        return values.square().sum(-1).sqrt()
+
+    planner = make_planner("ilqr", plugged(monkeypatch, cartpole, distance), starts=0)
+    rest = Problem(torch.zeros(4), torch.zeros(2), torch.zeros(1))
+    with pytest.raises(PlanningError, match="curvature of the cost"):
+        planner.plan(rest, Cart(), None)
+
+
 # -- exploration ---------------------------------------------------------------------------
 
 

@@ -374,8 +374,12 @@ def _convex(hessian: Tensor) -> Tensor:
 
     Of costs such as that of an angle far from its goal, the quadratic problem would have no
     minimum, and the regularisation that gives it one would slow down all other directions.
+    Raises PlanningError where they cannot be decomposed.
     """
-    values, vectors = torch.linalg.eigh(hessian)
+    try:
+        values, vectors = torch.linalg.eigh(hessian)
+    except torch.linalg.LinAlgError as error:  # as of numbers that are not finite
+        raise PlanningError(f"the curvature of the cost is of no use: {error}") from error
     return vectors * values.clamp_min(0.0)[:, None] @ vectors.mT
 
 
