@@ -227,10 +227,8 @@ def _stops(robot: RobotSpec, index: int) -> list[_Stop]:
     lower, upper = max(bounds[0] for bounds in ends), min(bounds[1] for bounds in ends)
     margin = _MARGIN * (upper - lower)
     return [
-        _Stop(index, rate, 1.0, upper - margin, margin, limits is not None and upper == limits[1]),
-        _Stop(
-            index, rate, -1.0, -lower - margin, margin, limits is not None and lower == limits[0]
-        ),
+        _Stop(index, rate, side, side * end - margin, margin, end in (limits or ()))
+        for side, end in ((1.0, upper), (-1.0, lower))
     ]
 
 
