@@ -47,6 +47,7 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"command__topic": "effort commands"}, r"command\.topic.*found 'effort commands'"),
         ({"name": "Cart Pole"}, r"name.*found 'Cart Pole'"),
         ({"state__0__safe_range": [1.0, 1.0]}, r"safe_range: bounds .* are not increasing"),
+        ({"state__0__safe_range": [1.8, 2.0]}, "have nothing in common"),
         ({"state__0__index": 0}, r"'cart_position': sensor_msgs/msg/JointState has no index"),
         ({"state__0__field": "position.x"}, r"unknown name 'position\.x'.*position, velocity"),
         ({"state__0__sensor": None}, r"'cart_position': expected sensor: TOPIC, or derivative"),

@@ -145,6 +145,13 @@ class StateDimension:
             _check_bounds(f"{what}, limits", self.limits)
         if self.safe_range is not None:
             _check_bounds(f"{what}, safe_range", self.safe_range)
+        if self.limits is not None and self.safe_range is not None:
+            ends = (self.limits, self.safe_range)
+            if not max(low for low, _ in ends) < min(high for _, high in ends):
+                raise ValueError(
+                    f"{what}: limits {list(self.limits)} and safe_range {list(self.safe_range)} "
+                    "have nothing in common; expected ranges that overlap"
+                )
         if self.derivative_of is not None:
             for entry in ("sensor", "joint", "field", "index"):
                 if getattr(self, entry) is not None:
