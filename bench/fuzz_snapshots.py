@@ -140,9 +140,12 @@ def wrong_metadata(data: bytes, generator: random.Random) -> bytes:
     too_long = "x" * 20_000
     if name in ("data", "version"):  # any text will do, but some text there must be
         value = generator.choice((None, too_long))
+    elif name == "left_out":  # may be empty, and is missing in files of earlier versions
+        value = generator.choice(("magic", "[]", too_long))
     else:
         value = generator.choice(("", "magic", "-1", "\0", "2026-13-45", "[]", too_long))
-    if value is None or (name in metadata and generator.random() < 0.3):
+    optional = name in ("left_out", "more")
+    if value is None or (not optional and generator.random() < 0.3):
         del metadata[name]
     else:
         metadata[name] = value

@@ -28,7 +28,6 @@ from mbrl_ros.benchmarks.control_tasks import TASKS, ControlTask, start_of
 from mbrl_ros.benchmarks.logs import transitions
 from mbrl_ros.benchmarks.plants import TrueDynamics
 from mbrl_ros.benchmarks.timing import one_thread
-from mbrl_ros.dynamics.features import wrap_angle
 from mbrl_ros.imagination.online import ImaginedSAC
 from mbrl_ros.imagination.snapshot import decode, guide_of
 from mbrl_ros.planning.guide import PolicyGuide
@@ -80,13 +79,9 @@ def solved(task: ControlTask, robot: RobotSpec, states: Tensor) -> bool | None:
     success = robot.success
     if success is None:
         return None
-    index = robot.state_names.index(success.dimension)
-    error = states[:, index] - task.goal[robot.goal_names.index(success.dimension)]
-    if robot.angle_mask[index]:
-        error = wrap_angle(error)
     longest = held = 0
-    for near in (error.abs() <= success.tolerance).tolist():
-        held = held + 1 if near else 0
+    for state in states.tolist():
+        held = held + 1 if robot.succeeds(state, task.goal) else 0
         longest = max(longest, held)
     return longest >= round(success.hold * robot.control_rate)
 

@@ -115,7 +115,7 @@ class RunRecord:
         if change and change.reached_after is None and self.robot.goal_reached(state, self.goal):
             change.reached_after = time - change.at
         success = self.robot.success
-        if success is None or self.robot.success_error(state, self.goal) > success.tolerance:
+        if success is None or not self.robot.succeeds(state, self.goal):
             self.reached_since = None
             return
         if self.reached_since is None:

@@ -86,6 +86,22 @@ def test_a_delay_is_found_from_what_the_robot_did(periods, count):
         assert delay.delay / PERIOD == pytest.approx(periods, abs=0.2)
 
 
+def test_a_delay_is_found_of_a_robot_whose_heading_models_do_not_see():
+    robot = Pendulum(1.5, seed=0, noise=0.005)
+    features = FeatureMap([True, True, False], 1, input_mask=[False, True, True])
+    delay = DelayEstimator(features, PERIOD)
+    robot.run(100)
+    for _ in range(3):
+        robot.run(5)
+        turned = [
+            (stamp, [math.remainder(3.0 * state[0], 2.0 * math.pi), *state])
+            for stamp, state in robot.states
+        ]
+        steps = Steps.of((b[0], a[0], b[1], a[1]) for b, a in pairwise(turned))
+        delay.update(steps, robot.actions)
+    assert delay.delay / PERIOD == pytest.approx(1.5, abs=0.2)
+
+
 def test_a_robot_that_hardly_moves_is_no_evidence():
     robot, delay = (
         Pendulum(1.5, seed=78, noise=0.02, excitation=0.02, angle=0.02),

@@ -44,6 +44,13 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"cost__goal": {"cart_position": -1.0}}, r"cost\.goal\.cart_position"),
         ({"cost__effort": {"torque": 1.0}}, r"cost\.effort: unknown name 'torque'.*cart_force"),
         ({"success__tolerance": math.nan}, r"success\.tolerance"),
+        ({"success": {"hold": 1.0, "tolerance": 0.1}}, "tolerance is alone; expected dimension"),
+        ({"success": {"hold": 1.0, "dimension": "pole_angle"}}, "dimension is alone"),
+        ({"success__dimension": "cart_velocity"}, r"unknown name 'cart_velocity'"),
+        (
+            {"goal": [], "cost": {"state": {"pole_angle": 1.0}}, "success": {"hold": 1.0}},
+            "no `goal`",
+        ),
         ({"command__topic": "effort commands"}, r"command\.topic.*found 'effort commands'"),
         ({"name": "Cart Pole"}, r"name.*found 'Cart Pole'"),
         ({"state__0__safe_range": [1.0, 1.0]}, r"safe_range: bounds .* are not increasing"),
@@ -114,7 +121,7 @@ def test_a_robot_may_have_a_reward_in_place_of_a_goal(cartpole_file):
     assert robot.goal_default == []
     assert robot.check_goal([]) is None
     assert robot.check_goal([0.0]) == "goal has 1 values, expected 0: []"
-    assert robot.success_error([0.0] * 4, []) == math.inf
+    assert not robot.succeeds([0.0] * 4, [])
 
 
 @pytest.mark.parametrize(
@@ -131,9 +138,17 @@ def test_goals_are_checked(cartpole, goal, problem):
     assert cartpole.check_goal(goal) == problem
 
 
-def test_success_error_goes_the_shorter_way_round(cartpole):
+def test_success_goes_the_shorter_way_round(cartpole):
     goal = [0.0, math.pi]
-    assert cartpole.success_error([0.0, 0.0, 0.1 - math.pi, 0.0], goal) == pytest.approx(0.1)
+    assert cartpole.succeeds([9.0, 0.0, 0.19 - math.pi, 0.0], goal)  # wherever the cart is
+    assert not cartpole.succeeds([0.0, 0.0, 0.21 - math.pi, 0.0], goal)
+
+
+def test_success_is_all_of_the_goal_unless_a_dimension_is_named(cartpole_file):
+    robot = load_robot(str(cartpole_file(success={"hold": 1.0})))
+    assert robot.succeeds([0.14, 0.0, 0.19, 0.0], [0.0, 0.0])
+    assert not robot.succeeds([0.16, 0.0, 0.0, 0.0], [0.0, 0.0])
+    assert not robot.succeeds([0.0, 0.0, 0.21, 0.0], [0.0, 0.0])
 
 
 def test_limits(cartpole):

@@ -95,9 +95,10 @@ class UpTime(SwingUp):
         """Advance by one period."""
         state, _, terminated, truncated, info = super().step(action)
         low, high = self.robot.state[0].limits or (-np.inf, np.inf)
-        success = self.robot.success
-        assert success is not None
-        up = abs(state[2]) <= success.tolerance and low <= state[0] <= high
+        up = (
+            self.robot.succeeds(state.tolist(), self.robot.goal_default)
+            and low <= state[0] <= high
+        )
         return state, up / self.rate, terminated, truncated, info
 
 

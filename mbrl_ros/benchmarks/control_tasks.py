@@ -97,7 +97,7 @@ def _diff_drive() -> RobotSpec:
                 Obstacle("box", _PLANE, (2.0, 0.7), weight=200.0, margin=0.3, size=(0.5, 0.4)),
             ),
         ),
-        success=Success("x", 0.1, 1.0),
+        success=Success(1.0, "x", 0.1),
     )
 
 

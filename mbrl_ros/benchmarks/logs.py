@@ -65,7 +65,7 @@ class Log:
     @property
     def features(self) -> FeatureMap:
         """Return what models see of states and actions."""
-        return FeatureMap(self.robot.angle_mask, len(self.robot.action_names))
+        return FeatureMap.of(self.robot)
 
     def first(self, training: int, test: int) -> Log:
         """Return the log of the first so many episodes of either part."""
@@ -227,7 +227,7 @@ def _half_cheetah_robot() -> RobotSpec:
         command=Command("commands", "std_msgs/msg/Float64MultiArray", tuple(motors)),
         goal=(GoalDimension("forward_velocity", (0.0, 10.0), 0.5),),
         cost=Cost(goal={"forward_velocity": 1.0}),
-        success=Success("forward_velocity", 0.5, 2.0),
+        success=Success(2.0, "forward_velocity", 0.5),
     )
 
 

@@ -406,7 +406,7 @@ class _Known(DynamicsModel):
     transitions = 1
 
     def __init__(self, robot: RobotSpec, step: Step) -> None:
-        super().__init__(FeatureMap(robot.angle_mask, len(robot.command.dimensions)))
+        super().__init__(FeatureMap.of(robot))
         self._step = step
 
     def stepper(
@@ -488,7 +488,7 @@ def _robot(
         ),
         goal=tuple(GoalDimension(key, (-10.0, 10.0), 0.5) for key in goal),
         cost=cost,
-        success=Success(goal[0], 0.1, 1.0),
+        success=Success(1.0, goal[0], 0.1),
     )
 
 

@@ -210,7 +210,7 @@ def gpytorch_gp(data: Transitions, points: int, robot: RobotSpec) -> DynamicsMod
     from mbrl_ros.benchmarks.gpytorch_gp import GPyTorchGP
     from mbrl_ros.dynamics.features import FeatureMap
 
-    features = FeatureMap(robot.angle_mask, len(robot.command.dimensions))
+    features = FeatureMap.of(robot)
     model = GPyTorchGP(features, points, fit_steps=20)
     model.update(data)
     return model

@@ -34,7 +34,7 @@ class TrueDynamics(DynamicsModel):
     transitions = 1
 
     def __init__(self, robot: RobotSpec) -> None:
-        super().__init__(FeatureMap(robot.angle_mask, len(robot.action_names)))
+        super().__init__(FeatureMap.of(robot))
         self.period = robot.period
 
     def update(self, new: Transitions) -> None:

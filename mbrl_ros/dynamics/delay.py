@@ -252,7 +252,7 @@ def _regressors(features: FeatureMap, states: Array, actions: int) -> tuple[Arra
 
     First those that the action's effect may depend on as well (N, P), then the others (N, Q).
     """
-    angles = states[:, features.angles]
+    angles = states[:, features.circular]
     plain = np.hstack([states[:, features.plain], np.sin(angles), np.cos(angles)])
     scaled = (plain - plain.mean(axis=0)) / (plain.std(axis=0) + 1e-9)
     linear = np.hstack([np.ones((len(states), 1)), scaled])

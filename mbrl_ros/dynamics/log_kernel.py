@@ -33,11 +33,12 @@ class KernelInputs:
     def __init__(
         self, features: FeatureMap, normaliser: Normaliser, count: int, device: str = "cpu"
     ) -> None:
-        size, plain, angles = features.size, len(features.plain), len(features.angles)
+        size, plain, angles = features.size, len(features.plain), len(features.circular)
         self._gain = (1.0 / normaliser.scale)[:, None].float().to(device)
         self._shift = (-normaliser.mean / normaliser.scale)[:, None].float().to(device)
         self._plain_index = torch.tensor(features.plain, dtype=torch.int64, device=device)
-        self._angles = features.angles
+        self._circular = features.circular
+        self._whole = plain == features.state_dimensions
         raw = torch.empty(size, count, device=device)
         self._raw, self._plain = raw, raw[:plain]
         self._sines = list(raw[plain : plain + angles])
@@ -49,11 +50,11 @@ class KernelInputs:
 
     def of(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return it of states (D, N) and actions (A, N), until the next call."""
-        if self._angles:
-            torch.index_select(states, 0, self._plain_index, out=self._plain)
-        else:
+        if self._whole:
             self._plain.copy_(states)
-        for angle, sine, cosine in zip(self._angles, self._sines, self._cosines, strict=True):
+        else:
+            torch.index_select(states, 0, self._plain_index, out=self._plain)
+        for angle, sine, cosine in zip(self._circular, self._sines, self._cosines, strict=True):
             torch.sin(states[angle], out=sine)
             torch.cos(states[angle], out=cosine)
         self._actions.copy_(actions)

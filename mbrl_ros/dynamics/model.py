@@ -273,9 +273,7 @@ def make_model(kind: str, robot: RobotSpec, seed: int = 0, **options: Any) -> Dy
     the options, which are the kind's own.
     Raises ValueError for an unknown kind.
     """
-    features = FeatureMap(
-        robot.angle_mask, len(robot.command.dimensions), int(robot.reward is not None)
-    )
+    features = FeatureMap.of(robot, rewards=int(robot.reward is not None))
     model: DynamicsModel = MODELS.load(kind)(features, seed=seed, **options)
     return model
 

@@ -64,7 +64,7 @@ def feature_moments(
 
     Of a Gaussian state, mean (D,), covariance (D, D), and a known action (A,).
     """
-    plain, angles = features.plain, features.angles
+    plain, angles = features.plain, features.circular
     first_sine = len(plain)
     first_cosine = first_sine + len(angles)
     result = torch.cat([mean[plain], mean.new_zeros(2 * len(angles)), action])

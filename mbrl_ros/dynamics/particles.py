@@ -95,7 +95,7 @@ class Particles:
         self._padding = 0 if self._dealt else each * (1 if self._shared else members) - count
 
         # The first layer: states as they are, sines, cosines, actions, and a one for the bias.
-        angles, plain = len(features.angles), len(features.plain)
+        angles, plain = len(features.circular), len(features.plain)
         parts = (size, angles, angles, features.action_dimensions, 1)
         first = networks.weights[0].new_zeros(members, sum(parts), networks.weights[0].shape[2])
         first[:, features.plain] = networks.weights[0][:, :plain]
@@ -108,7 +108,7 @@ class Particles:
         self._states, sines, cosines, self._actions, _ = self._staged.split(parts, dim=2)
         self._angles = [
             (self._states[..., angle], sines[..., i], cosines[..., i])
-            for i, angle in enumerate(features.angles)
+            for i, angle in enumerate(features.circular)
         ]
         self._first = (inputs.expand(members, -1, -1), first)
 

@@ -56,7 +56,8 @@ class SnapshotInfo:
     """What a snapshot says about itself.
 
     kind, robot, control_rate (Hz), state, action (names, by commas), reward (whether the model
-    predicts one): must agree with the model that restores it.
+    predicts one), left_out (names of state dimensions that are no inputs of it): must agree with
+    the model that restores it.
     transitions: how many it was trained on. one_step_error: see `model.one_step_error`, of data
     that it was not trained on; nan if not known. data: where they came from. training_seconds:
     how long it was trained. The stamps, in nanoseconds of robot time, say from which tick on
@@ -83,6 +84,7 @@ class SnapshotInfo:
     format: Text
     delay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     widening: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+    left_out: Text = ""
 
 
 _INFO = TypeAdapter(SnapshotInfo)
@@ -120,7 +122,12 @@ def describe(
         format=FORMAT,
         delay=delay,
         widening=widening,
+        left_out=_left_out(robot),
     )
+
+
+def _left_out(robot: RobotSpec) -> str:
+    return ",".join(dimension.name for dimension in robot.state if not dimension.model_input)
 
 
 def encode(model: DynamicsModel, info: SnapshotInfo) -> bytes:
@@ -169,6 +176,7 @@ def check(info: SnapshotInfo, kind: str, robot: RobotSpec) -> None:
         "state": ",".join(robot.state_names),
         "action": ",".join(robot.action_names),
         "reward": robot.reward is not None,
+        "left_out": _left_out(robot),
     }
     for name, value in expected.items():
         if getattr(info, name) != value:

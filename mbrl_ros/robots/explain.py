@@ -48,10 +48,10 @@ def explain(robot: RobotSpec) -> list[str]:
     lines += ["pursues", *_goal_lines(robot), *_cost_lines(robot)]
     if robot.success is not None:
         success = robot.success
-        lines.append(
-            f"  solved: {success.dimension} within {success.tolerance:g} "
-            f"of its goal for {success.hold:g} s ({success.label})"
-        )
+        place = "every goal dimension within its tolerance"
+        if success.dimension is not None:
+            place = f"{success.dimension} within {success.tolerance:g} of its goal"
+        lines.append(f"  solved: {place} for {success.hold:g} s ({success.label})")
     plant = robot.simulation.plant if robot.simulation is not None else None
     lines.append(f"simulated by plant {plant}" if plant else "not simulated: sim:=false only")
     return lines
@@ -163,6 +163,8 @@ def _state_line(dimension: StateDimension) -> str:
         more += f", end stops at {_span(dimension.limits)}"
     if dimension.safe_range is not None:
         more += f", the guard stops the robot outside {_span(dimension.safe_range)}"
+    if not dimension.model_input:
+        more += ", no input of models"
     if dimension.discrete:
         more += ", whole numbers"
     return f"    {dimension.name} [{dimension.unit}]: {source}{more}"

@@ -133,6 +133,10 @@ class StateDimension:
     where the velocity is a state dimension too."""
     safe_range: Bounds | None = None
     """Where the robot may be: the guard stops it when it leaves this range."""
+    model_input: bool = True
+    """How the robot moves depends on it. false for one it does not depend on, such as where a
+    drone is in free space: models do not see it, so that what is learned in one place holds
+    everywhere and far sooner. Where the world differs from place to place, leave it true."""
     discrete: bool = False
     """The value is a whole number, such as that of a cell: it is held from message to message,
     never interpolated. All values that there are lie in `safe_range`, edges included."""
@@ -170,6 +174,8 @@ class StateDimension:
                     f"{what}: discrete: true takes the number as it is sent; leave out "
                     "derivative_of, angle and scale"
                 )
+            if not self.model_input:
+                raise ValueError(f"{what}: tables see every dimension; leave out model_input")
             if self.safe_range is None:
                 raise ValueError(
                     f"{what}: discrete: true needs safe_range: [LOWEST, HIGHEST], all values "
@@ -407,16 +413,29 @@ class Cost:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Success:
-    """A run is solved once a dimension stays within `tolerance` of its goal for a while."""
+    """A run is solved once the robot stays at its goal for a while.
 
-    dimension: str
-    """Name of a goal dimension."""
-    tolerance: Positive
-    """How near counts, in the dimension's unit."""
+    At all of it, within the tolerances of `goal`; or at one dimension of it, within `tolerance`.
+    """
+
     hold: Positive
     """Seconds that it has to stay there."""
+    dimension: str | None = None
+    """Name of the one goal dimension that counts; none: all count."""
+    tolerance: Positive | None = None
+    """How near counts, in the dimension's unit."""
     label: str = "at the goal"
     """What people call that, as in "up since 5.3 s"."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Success:
+        if (self.dimension is None) != (self.tolerance is None):
+            found = "dimension" if self.tolerance is None else "tolerance"
+            raise ValueError(
+                f"success: {found} is alone; expected dimension and tolerance, or neither for "
+                "all dimensions of the goal, each within its own tolerance"
+            )
+        return self
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -523,7 +542,10 @@ class RobotSpec:
                 "there is nothing to pursue: expected a `goal`, or `cost.reward` and `reward`"
             )
         if self.success is not None:
-            _check_known("success.dimension", [self.success.dimension], self.goal_names)
+            one = self.success.dimension
+            _check_known("success.dimension", [] if one is None else [one], self.goal_names)
+            if not self.goal:
+                raise ValueError("success: there is no `goal` to stay at; leave out success")
         if self.planar is not None:
             planar = (self.planar.x, self.planar.y, self.planar.yaw)
             _check_known("planar", [name for name in planar if name is not None], state)
@@ -590,6 +612,11 @@ class RobotSpec:
     def angle_mask(self) -> list[bool]:
         """Which of the D state dimensions wrap at +-pi."""
         return [dimension.angle for dimension in self.state]
+
+    @property
+    def input_mask(self) -> list[bool]:
+        """Which of the D state dimensions models see."""
+        return [dimension.model_input for dimension in self.state]
 
     def rate_of(self, index: int) -> int | None:
         """Return which state dimension is the velocity of another one, or None if none is.
@@ -697,14 +724,17 @@ class RobotSpec:
         errors = self.goal_errors(state, goal)
         return all(e <= spec.tolerance for e, spec in zip(errors, self.goal, strict=True))
 
-    def success_error(self, state: Sequence[float], goal: Sequence[float]) -> float:
-        """Distance of `state` (D,) from `goal` (G,) along the success dimension, >= 0.
+    def succeeds(self, state: Sequence[float], goal: Sequence[float]) -> bool:
+        """Whether `state` (D,) is where it has to stay for a run to count as solved.
 
-        Infinite for a robot whose runs never count as solved.
+        Never of a robot whose file does not say.
         """
         if self.success is None:
-            return math.inf
-        return self.goal_errors(state, goal)[self.goal_names.index(self.success.dimension)]
+            return False
+        if self.success.dimension is None or self.success.tolerance is None:
+            return self.goal_reached(state, goal)
+        index = self.goal_names.index(self.success.dimension)
+        return self.goal_errors(state, goal)[index] <= self.success.tolerance
 
 
 _ADAPTER = TypeAdapter(RobotSpec)

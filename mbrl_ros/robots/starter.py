@@ -416,6 +416,7 @@ sensors:                      # topic (relative to the namespace): what it carri
 state:                        # one entry a state dimension, in order
   # angle: true for a joint that turns freely; limits: [lower, upper] for end stops
   # safe_range: [lower, upper] makes the guard stop the robot outside it
+  # model_input: false where how the robot moves does not depend on it
 {_lines(states, 2)}
 
 command:
@@ -432,7 +433,5 @@ cost:                         # stage cost: the sum of these terms
 {weights}
 
 success:                      # when a run counts as solved
-  dimension: {names[0]}
-  tolerance: 0.1              # from the goal
-  hold: 2.0                   # s without leaving the tolerance
+  hold: 2.0                   # s at the goal without leaving its tolerances
 """ + ("\nplanar: {x: x, y: y, yaw: yaw}  # lets RViz set the goal\n" if planar else "")
