@@ -13,6 +13,7 @@ import torch
 from cart import STEP, Cart
 from pydantic import TypeAdapter
 
+from mbrl_ros.benchmarks.plants import CartPole
 from mbrl_ros.kinds import COSTS, PLANNERS
 from mbrl_ros.planning.delay import DelayCompensation
 from mbrl_ros.planning.mppi import MPPI
@@ -24,6 +25,7 @@ from mbrl_ros.planning.planner import (
     actions_in_force,
     make_planner,
 )
+from mbrl_ros.robots.guard import CommandLimiter
 from mbrl_ros.robots.spec import Cost
 
 
@@ -304,6 +306,87 @@ def test_ilqr_keeps_to_the_bounds_at_the_optimum(objective):
         actions.data.clamp_(-1.0, 1.0)
     assert float(found.actions.abs().max()) == 1.0
     assert torch.allclose(found.actions, actions.detach()[:, 0], atol=2e-2)
+
+
+def with_slew(robot, slew):
+    """Return the robot with a slew limit (per second) of its one action."""
+    dimension = dataclasses.replace(robot.command.dimensions[0], slew=slew)
+    command = dataclasses.replace(robot.command, dimensions=(dimension,))
+    return dataclasses.replace(robot, command=command)
+
+
+def largest_step(actions, previous):
+    return float(torch.cat([previous[None], actions]).diff(dim=0).abs().max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plans_change_no_faster_than_the_guard_allows(cartpole, kind):
+    robot, model = with_slew(cartpole, 40.0), Cart()
+    planner, reach = make_planner(kind, robot), 40.0 * STEP
+    now = dataclasses.replace(problem(goal=1.2), previous_action=torch.tensor([-9.0]))
+    plan = planner.plan(now, model, None)
+    assert 0.5 * reach < largest_step(plan.actions, now.previous_action) < reach + 1e-5
+    states = model.rollout(plan.states[:1], plan.actions[:, None])[:, 0]
+    assert torch.allclose(plan.states, states, atol=1e-5)
+    # What is carried on was made for another action before, as the guard had its own mind.
+    elsewhere = dataclasses.replace(now, previous_action=torch.tensor([8.0]), seed=1)
+    plan = planner.refine(elsewhere, model, planner.plan(elsewhere, model, plan))
+    assert largest_step(plan.actions, elsewhere.previous_action) < reach + 1e-5
+    assert float(plan.actions.abs().max()) <= 10.0
+
+
+def test_only_actions_with_a_slew_limit_are_held_to_one(cartpole):
+    free = make_planner("mppi", cartpole)
+    actions = torch.tensor([[30.0], [-30.0], [2.0]])
+    assert free.hold_to_limits(actions, torch.zeros(1))[:, 0].tolist() == [10.0, -10.0, 2.0]
+    objective = Objective(cartpole)
+    one = MPPI(objective, [-10.0, -1.0], [10.0, 1.0], largest_change=[2.0, math.inf])
+    actions = torch.tensor([[30.0, -30.0], [-30.0, 0.5], [0.5, 30.0]])
+    held = one.hold_to_limits(actions, torch.tensor([3.0, 0.0]))
+    assert held.tolist() == [[5.0, -1.0], [3.0, 0.5], [1.0, 1.0]]
+
+
+def test_ilqr_keeps_to_the_slew_limit_at_the_optimum(objective):
+    """Compared with projected gradient descent on the changes of the action."""
+    planner = PLANNERS.load("ilqr")(
+        objective, [-10.0], [10.0], largest_change=[0.4], horizon=15, iterations=30
+    )
+    late = dataclasses.replace(
+        problem(goal=0.4, delay_fraction=0.3), previous_action=torch.tensor([-1.0])
+    )
+    found = planner.plan(late, Cart(), None)
+    changes = torch.zeros(15, 1, 1, requires_grad=True)
+    optimiser = torch.optim.Adam([changes], lr=0.02)
+    for _ in range(1000):
+        optimiser.zero_grad()
+        actions = late.previous_action + changes.cumsum(0)
+        in_force = actions_in_force(late.previous_action, actions, 0.3)
+        states = Cart().rollout(late.state[None], in_force)
+        objective.cost(states, actions, late.goal, late.previous_action).sum().backward()
+        optimiser.step()
+        changes.data.clamp_(-0.4, 0.4)
+    assert largest_step(found.actions, late.previous_action) == pytest.approx(0.4, abs=1e-6)
+    best = late.previous_action + changes.detach().cumsum(0)[:, 0]
+    assert torch.allclose(found.actions, best, atol=3e-2)
+
+
+@pytest.mark.parametrize("kind", ["mppi", "mppi+ilqr"])
+def test_a_pole_whose_motor_is_slow_stays_up_while_its_goal_jumps(cartpole, kind):
+    """Through the true dynamics; the guard cuts what is too fast."""
+    robot = with_slew(cartpole, 40.0)
+    planner, plant = make_planner(kind, robot), CartPole(robot)
+    limiter = CommandLimiter(robot.command.dimensions[0], robot.period)
+    state, sent, plan = torch.zeros(4).double(), torch.zeros(1), None
+    for tick in range(60):
+        goal = torch.tensor([0.8 if tick // 6 % 2 else -0.8, 0.0])
+        now = Problem(state.float(), goal, sent, seed=tick)
+        plan = planner.plan(now, plant, plan)
+        wished = float(plan.actions[0])
+        sent = torch.tensor([limiter.step(wished, tick * robot.period)])
+        assert float(sent) == pytest.approx(wished, abs=1e-4)
+        state = plant.step(state[None], sent[None].double())[0]
+        plan = planner.refine(now, plant, plan)
+        assert abs(float(state[2])) < 0.6
 
 
 @pytest.mark.parametrize("kind", ["icem", "mppi"])

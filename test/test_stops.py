@@ -12,6 +12,7 @@ from cart import STEP, Cart
 from mbrl_ros.dynamics.model import Transitions
 from mbrl_ros.planning.planner import Plan, Problem
 from mbrl_ros.planning.stops import EndStops
+from mbrl_ros.robots.guard import CommandLimiter
 
 RAIL = 1.8
 FULL = 10.0
@@ -43,6 +44,32 @@ def test_a_cart_driven_at_its_stop_brakes_in_time_though_the_model_is_wrong(
         )
         assert abs(float(state[0])) < RAIL
     assert abs(float(state[0])) > 1.4  # it goes near: nothing else is forbidden
+    assert stops.braked > 0
+
+
+def with_slew(robot, slew):
+    dimension = replace(robot.command.dimensions[0], slew=slew)
+    return replace(robot, command=replace(robot.command, dimensions=(dimension,)))
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("slew", [100.0, 40.0, 20.0])
+def test_a_cart_whose_force_changes_slowly_brakes_in_time(cartpole, side, slew):
+    robot = with_slew(cartpole, slew)
+    stops, state, sent = EndStops(robot), torch.zeros(4), torch.zeros(1)
+    limiter = CommandLimiter(robot.command.dimensions[0], robot.period)
+    farthest = 0.0
+    for tick in range(200):
+        stamp = tick * robot.period_nanoseconds
+        stops.observe(stamp, state.tolist())
+        problem = Problem(state, torch.zeros(2), sent)
+        wished = torch.tensor([side * FULL])
+        action = stops.nearest(Cart(), problem, wished, stamp, ahead=0)
+        sent = torch.tensor([limiter.step(float(action), tick * robot.period)])
+        assert float(sent) == pytest.approx(float(action), abs=1e-4)  # nothing is cut
+        state = Cart().predict(state[None], sent[None])[0][0]
+        farthest = max(farthest, abs(float(state[0])))
+    assert 1.0 < farthest < RAIL
     assert stops.braked > 0
 
 

@@ -42,9 +42,9 @@ class ILQR(Planner):
     Li and Todorov, "Iterative linear quadratic regulator design" (ICINCO 2004), with the bounds
     in the backward pass of Tassa et al., "Control-limited differential dynamic programming"
     (ICRA 2014). All step sizes are tried at once. Two things that a robot's plan has are part of
-    the state: the action before, for its rate and for commands that arrive late, and a goal
-    that moves. Works in double precision; finds the bottom of the valley that it starts in, so
-    that without a plan before it also starts from the best of a few random sequences.
+    the state: the action before, for its rate, its slew limit and commands that arrive late, and
+    a goal that moves. Works in double precision; finds the bottom of the valley that it starts in,
+    so that without a plan before it also starts from the best of a few random sequences.
     """
 
     kind = "ilqr"
@@ -97,7 +97,7 @@ class ILQR(Planner):
         )
         middle = (self.lower + self.upper) / 2.0
         candidates = torch.addcmul(middle, noise, _START_NOISE * self.half_range)
-        candidates = torch.clamp(candidates, self.lower, self.upper)
+        self.hold_to_limits(candidates, problem.previous_action)
         in_force = actions_in_force(problem.previous_action, candidates, problem.delay_fraction)
         states = model.rollout(problem.state.expand(self.starts, -1), in_force)
         costs = self.objective.cost(
@@ -214,6 +214,8 @@ class _System:
         goal = problem.goal.double()
         self._goal = goal if goal.ndim == 2 else goal.expand(planner.horizon, -1)
         self._lower, self._upper = planner.lower.double(), planner.upper.double()
+        change = planner.largest_change
+        self._change = None if change is None else change.double()
         self._size, self._actions = len(self._start), len(self._lower)
         self.followed = 0
 
@@ -253,7 +255,7 @@ class _System:
                 if policy is not None and current is not None:
                     away = torch.cat([state - current.states[t], before - current.before[t]], 1)
                     action = action + scale * policy.open[t] + away @ policy.feedback[t].T
-                    action = torch.clamp(action, self._lower, self._upper)
+                action = torch.clamp(action, *self._span(before))
                 in_force = torch.lerp(action, before, self._late)
                 state = step(state, in_force).double()
                 states.append(state)
@@ -271,6 +273,13 @@ class _System:
             else _Trajectory(taken[:, i], stacked[:, i], earlier_actions[:, i], math.inf)
             for i in range(count)
         ]
+
+    def _span(self, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and the highest action (..., A) that may follow one (..., A)."""
+        if self._change is None:
+            return self._lower, self._upper
+        low = torch.maximum(self._lower, before - self._change)
+        return low, torch.minimum(self._upper, before + self._change)
 
     def expand(self, current: _Trajectory) -> _Expansion:
         """Differentiate model and cost along a trajectory."""
@@ -312,7 +321,11 @@ class _System:
         value[:d], curvature[:d, :d] = expansion.last_gradient, expansion.last_hessian
         linear = quadratic = 0.0
         actions = current.actions.numpy()
-        lower, upper = self._lower.numpy() - actions, self._upper.numpy() - actions
+        span = self._span(current.before)
+        low, high = (np.broadcast_to(bound.numpy(), actions.shape) for bound in span)
+        lower, upper = low - actions, high - actions
+        # Which bounds move along with the action before.
+        slewed = low > self._lower.numpy(), high < self._upper.numpy()
         # From changes of (state, action before, action) to those of all that the cost sees.
         chain = np.zeros((horizon, 2 * d + 2 * a, d + 2 * a))
         chain[:, : d + a, : d + a] = np.eye(d + a)
@@ -334,7 +347,9 @@ class _System:
                 return None
             step, free, inverse = solved
             gain = np.zeros((a, d + a))
-            gain[free] = -inverse @ cross[free]
+            for i in np.flatnonzero(~free):
+                gain[i, d + i] = slewed[int(step[i] >= upper[t, i])][t, i]
+            gain[free] = -inverse @ (cross[free] + qq[free][:, ~free] @ gain[~free])
             open_loop[t], feedback[t] = step, gain
             linear += step @ q
             quadratic += step @ qq @ step

@@ -29,7 +29,7 @@ class PlanningError(RuntimeError):
 class Plan:
     """One planned trajectory; never changed once made.
 
-    actions (H, A) within the bounds, states (H + 1, D) predicted under them, float32.
+    actions (H, A) within bounds and slew limits, states (H + 1, D) predicted under them, float32.
     cost: predicted, in the objective's unit. effective_samples: how many candidates share
     the weight of the last update (1 to the sample count). discarded: candidates whose
     prediction was not finite. iterations, samples: what the time allowed, over all iterations.
@@ -146,8 +146,10 @@ class Planner(ABC):
 
     The same three give the same plan, as long as the time budget is infinite and the `guide` is
     the same.
-    lower, upper (A,): action bounds. `settings` are common to all planners that have them,
-    `own_settings` belong to one kind; the values become attributes.
+    lower, upper (A,): action bounds. largest_change (A,): of an action from one step to the next,
+    None where the robot has no slew limit; the guard would cut a faster one. `settings` are common
+    to all planners that have them, `own_settings` belong to one kind; the values become
+    attributes.
     Raises ValueError, naming the setting, if a value cannot be used.
     """
 
@@ -161,7 +163,13 @@ class Planner(ABC):
     iterations: int
 
     def __init__(
-        self, objective: Objective, lower: Sequence[float], upper: Sequence[float], **values: Any
+        self,
+        objective: Objective,
+        lower: Sequence[float],
+        upper: Sequence[float],
+        *,
+        largest_change: Sequence[float] | None = None,
+        **values: Any,
     ) -> None:
         settings = self.settings + self.own_settings
         unknown = set(values) - {setting.name for setting in settings}
@@ -177,6 +185,9 @@ class Planner(ABC):
         self.objective = objective
         self.lower = torch.tensor(lower, dtype=torch.float32)
         self.upper = torch.tensor(upper, dtype=torch.float32)
+        self.largest_change: Tensor | None = None
+        if largest_change is not None:
+            self.largest_change = torch.tensor(largest_change, dtype=torch.float32)
 
     @property
     def action_dimensions(self) -> int:
@@ -246,6 +257,19 @@ class Planner(ABC):
         way.rollout(model, states, actions, propagation)
         return (time.perf_counter() - begin) / steps
 
+    def hold_to_limits(self, actions: Tensor, previous: Tensor) -> Tensor:
+        """Bring actions (H, ..., A) within the bounds and slew limits, in place; return them.
+
+        previous (A,): the action before them. What fits the limits stays as it is.
+        """
+        torch.clamp(actions, self.lower, self.upper, out=actions)
+        if self.largest_change is not None:
+            before = torch.clamp(previous, self.lower, self.upper)
+            for action in actions:
+                low, high = before - self.largest_change, before + self.largest_change
+                before = torch.clamp(action, low, high, out=action)
+        return actions
+
     def _start(self, last: Plan | None) -> Tensor:
         """Return the actions (H, A) that planning starts from."""
         if last is None:
@@ -262,8 +286,16 @@ def make_planner(kind: str, robot: RobotSpec, **settings: Any) -> Planner:
     dimensions = robot.command.dimensions
     lower = [dimension.bounds[0] for dimension in dimensions]
     upper = [dimension.bounds[1] for dimension in dimensions]
+    if any(dimension.slew is not None for dimension in dimensions):
+        settings["largest_change"] = largest_changes(robot)
     planner: Planner = PLANNERS.load(kind)(Objective(robot), lower, upper, **settings)
     return planner
+
+
+def largest_changes(robot: RobotSpec) -> list[float]:
+    """Return how much each action may change in a period, (A,); infinite without a slew limit."""
+    slews = [dimension.slew for dimension in robot.command.dimensions]
+    return [math.inf if slew is None else slew * robot.period for slew in slews]
 
 
 def actions_in_force(previous: Tensor, actions: Tensor, delay_fraction: float) -> Tensor:

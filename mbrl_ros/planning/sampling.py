@@ -170,8 +170,8 @@ class SamplingPlanner(Planner):
     def update(self, search: Search, candidates: Tensor, costs: Tensor) -> Update:
         """Learn from an iteration.
 
-        candidates (H, N, A) lie within the bounds; costs (N,) are infinite for discarded ones,
-        finite for at least one.
+        candidates (H, N, A) lie within bounds and slew limits; costs (N,) are infinite for
+        discarded ones, finite for at least one.
         """
 
     @torch.no_grad()
@@ -197,7 +197,7 @@ class SamplingPlanner(Planner):
             proposed = proposed[:, :guided]
             search = replace(search, guided=proposed.shape[1])
             candidates = self.propose(search, count - search.guided, iteration, generator)
-            torch.clamp(candidates, self.lower, self.upper, out=candidates)
+            self.hold_to_limits(candidates, problem.previous_action)
             if search.guided:
                 candidates = torch.cat([candidates, proposed], 1)
             costs = self._costs(problem, model, candidates, led, generator)
@@ -211,11 +211,10 @@ class SamplingPlanner(Planner):
                     f"all {len(costs)} predicted trajectories hold values that are not finite"
                 )
             update = self.update(search, candidates, torch.where(finite, costs, torch.inf))
-            search = replace(
-                update.search, mean=torch.clamp(update.search.mean, self.lower, self.upper)
-            )
+            mean = self.hold_to_limits(update.search.mean.clone(), problem.previous_action)
+            search = replace(update.search, mean=mean)
         assert update is not None
-        actions = torch.clamp(update.actions, self.lower, self.upper)
+        actions = self.hold_to_limits(update.actions.clone(), problem.previous_action)
         states = self._rollout(problem, model, actions[:, None])
         cost = self._score(problem, model, states, actions[:, None])
         if not (cost.isfinite().all() and states.isfinite().all()):
@@ -346,7 +345,8 @@ class SamplingPlanner(Planner):
         """Roll out actions (H, N, A): trajectories (H + 1, N, D).
 
         The last `led` of them hold deviations from what a policy does in these, and are
-        overwritten with what it does: its actions and these deviations, within the bounds.
+        overwritten with what it does: its actions and these deviations, within bounds and slew
+        limits.
         """
         assert self.guide is not None
         act, seconds = self.guide.policy.act, 0.0
@@ -357,7 +357,7 @@ class SamplingPlanner(Planner):
             begin = time.perf_counter()
             proposed = action[-led:]
             proposed += act(states[-1][-led:])
-            torch.clamp(proposed, self.lower, self.upper, out=proposed)
+            self.hold_to_limits(proposed[None], before[-led:] if before.ndim == 2 else before)
             seconds += time.perf_counter() - begin
             in_force = torch.lerp(action, before, late) if late else action
             states.append(step(states[-1], in_force))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mbrl_ros.dynamics.model import DynamicsModel
-from mbrl_ros.planning.planner import Plan, Problem, actions_in_force
+from mbrl_ros.planning.planner import Plan, Problem, actions_in_force, largest_changes
 from mbrl_ros.robots.spec import RobotSpec
 
 # Share of the range between two stops that is kept free before either.
@@ -63,7 +63,8 @@ class EndStops:
     a world that has just changed, gets wrong first. From the state at which the action comes into
     force the model says what one step leads to, with its uncertainty, and what actions do to
     velocities; where such predictions have lately erred towards the stop, so much is added. The
-    rest is the braking distance, velocity^2 / (2 x deceleration), which must end before the stop.
+    rest is the braking distance, velocity^2 / (2 x deceleration), and what it takes until a
+    command with a slew limit has come to brake; all that must end before the stop.
     That makes the set of states from which the robot can stop invariant: a discrete-time control
     barrier function (Agrawal and Sreenath, RSS 2017).
 
@@ -79,6 +80,7 @@ class EndStops:
         self._lower = torch.tensor([dimension.bounds[0] for dimension in dimensions])
         self._upper = torch.tensor([dimension.bounds[1] for dimension in dimensions])
         self._safe = torch.tensor(robot.safe_action)
+        self._change = torch.tensor(largest_changes(robot))
         self._stops = [stop for index in range(len(robot.state)) for stop in _stops(robot, index)]
         self._gain: Tensor | None = None  # (A, D)
         # What the data of each model say of it, (A, D).
@@ -143,10 +145,12 @@ class EndStops:
     ) -> Tensor:
         """Return the action (A,) nearest to the given one after which there is room to brake.
 
-        Where none will do: full braking. The same where nothing is known of what actions do.
+        Where none will do: as much braking as the slew limits allow. The same where nothing is
+        known of what actions do.
         """
         if not self._stops or not model.transitions:
             return action
+        action = self._within_reach(action, problem)
         mean, variance, gain = self._one_step(model, problem, action)
         chosen = action
         for stop in self._stops:
@@ -172,13 +176,17 @@ class EndStops:
         gain: Tensor,
         ahead: int,
     ) -> tuple[Tensor, Tensor]:
-        """Return actions from the given one to full braking, (N, A), and which will do, (N,)."""
+        """Return actions from the given one to full braking, (N, A), and which will do, (N,).
+
+        Within reach, both of them.
+        """
         start, side = problem.state, stop.side
         outward = side * gain[:, stop.rate]
         brake = torch.where(outward > 0.0, self._lower, self._upper)
         brake = torch.where(outward == 0.0, action, brake)
         power = float((outward * (self._safe - brake)).sum()) / self._period  # 0: unknown
         tried = torch.lerp(action, brake, torch.linspace(0.0, 1.0, _STEPS + 1)[:, None])
+        tried = self._within_reach(tried, problem)
         faster = math.sqrt(float(variance[stop.rate]) * (ahead + 1))
         faster += max(side * float(self._error[stop.rate]), 0.0)
         nearer = max(side * float(self._error[stop.dimension]), 0.0)
@@ -187,10 +195,44 @@ class EndStops:
         after = side * mean[stop.rate] + moved + faster
         reached = side * start[stop.dimension] + nearer
         reached = reached + 0.5 * self._period * (before + after.clamp_min(0.0))
-        braking = after.square() / max(2.0 * _COUNTED_ON * power, 1e-9)
+        counted_on = max(_COUNTED_ON * power, 1e-9)
+        onward, later = self._until_braking(
+            after, (after - before) / self._period, tried - brake, outward, counted_on
+        )
+        late = _LATE * self._period * after.clamp_min(0.0)
+        braking = later.clamp_min(0.0).square() / (2.0 * counted_on)
         # Of a robot that is too near already: the way back that it makes in good time.
-        way = torch.where(after > 0.0, _LATE * self._period * after + braking, _BACK * after)
+        comes_back = torch.maximum(after, later) <= 0.0
+        way = torch.where(comes_back, _BACK * after, late + onward.clamp_min(0.0) + braking)
         return tried, (reached + way <= stop.at) | (power == 0.0)
+
+    def _within_reach(self, actions: Tensor, problem: Problem) -> Tensor:
+        """Return what the guard makes of actions (..., A) that follow those in force."""
+        before = problem.previous_action
+        return torch.clamp(actions, before - self._change, before + self._change)
+
+    def _until_braking(
+        self,
+        speed: Tensor,
+        acceleration: Tensor,
+        excess: Tensor,
+        outward: Tensor,
+        counted_on: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return how far the robot goes until it brakes as counted on, and how fast it is then.
+
+        All (N,). speed and acceleration are those under actions that lie `excess` (N, A) from full
+        braking. What has no slew limit is there at once, the rest brakes ever more.
+        """
+        quick = self._change.isinf()
+        at_once = excess[:, quick] @ outward[quick] / self._period
+        jerk = float((outward[~quick].abs() * self._change[~quick]).sum()) / self._period**2
+        if jerk == 0.0:
+            return torch.zeros_like(speed), speed
+        acceleration = acceleration - at_once
+        time = (acceleration + counted_on).clamp_min(0.0) / jerk
+        way = speed * time + acceleration * time**2 / 2.0 - jerk * time**3 / 6.0
+        return way, speed + acceleration * time - jerk * time**2 / 2.0
 
     def _one_step(
         self, model: DynamicsModel, problem: Problem, action: Tensor
