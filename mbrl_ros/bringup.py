@@ -23,7 +23,9 @@ from mbrl_ros.errors import reason
 from mbrl_ros.kinds import MODELS, PLANNERS
 from mbrl_ros.process import BAD_CONFIGURATION
 from mbrl_ros.resources import config_directory
+from mbrl_ros.robots.explain import check_terms
 from mbrl_ros.robots.spec import GYMNASIUM, RobotError, RobotSpec, load_robot, robot_names
+from mbrl_ros.yaml_file import YamlFileError, read_mapping
 
 DISCOVERY_VARIABLE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
@@ -229,6 +231,7 @@ def processes(given: Mapping[str, str]) -> list[NodeProcess]:
     values = _complete(given)
     try:
         robot = load_robot(values["robot"])
+        check_terms(robot)
     except RobotError as error:
         raise ArgumentError(f"robot:={values['robot']}: {error}") from None
     if robot.discrete:
@@ -502,11 +505,9 @@ def _absolute(path: str) -> str:
 def _parameter_file(text: str) -> Path:
     path = Path(text)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ArgumentError(f"params_file:={text}: cannot be read: {reason(error)}") from None
-    if not isinstance(data, dict):
-        raise ArgumentError(f"params_file:={text}: expected node names that map to parameters")
+        data = read_mapping(path)
+    except YamlFileError as error:
+        raise ArgumentError(f"params_file:={text}: {error}") from None
     for key in data:
         name = str(key).rpartition("/")[2]
         if name not in (*NODES, "*", "**"):

@@ -239,10 +239,11 @@ def robot_check(
     With --live, status 1 if the robot that runs now is not what the file says.
     """
     from mbrl_ros.robots import RobotError, load_robot
-    from mbrl_ros.robots.explain import UNKNOWN, UNKNOWN_LIVE, explain, warnings
+    from mbrl_ros.robots.explain import UNKNOWN, UNKNOWN_LIVE, check_terms, explain, warnings
 
     try:
         spec = load_robot(robot)
+        check_terms(spec)
     except RobotError as error:
         raise _fail(str(error)) from None
     print("\n".join(explain(spec)))

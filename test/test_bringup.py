@@ -148,6 +148,13 @@ def test_a_misspelt_node_in_a_parameter_file_is_refused(tmp_path):
         processes({"params_file": str(own)})
 
 
+def test_a_parameter_that_is_set_twice_is_refused(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("/**/mpc_planner: {ros__parameters: {samples: 9, samples: 1}}\n", "utf-8")
+    with pytest.raises(ArgumentError, match="'samples' is said twice"):
+        processes({"params_file": str(own)})
+
+
 def test_a_simulation_stays_on_this_machine_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv(bringup.DISCOVERY_VARIABLE, raising=False)
     assert bringup.environment({}) == {bringup.DISCOVERY_VARIABLE: "LOCALHOST"}

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gymnasium's environments as robots."""
 
+import sys
+
 import pytest
 import yaml
 
@@ -23,13 +25,21 @@ def test_a_robot_is_made_from_an_environments_spaces():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("CartPole-v1", "observation space Box.*expected Discrete"),
+        ("CartPole-v1", "observation space Box.*expected Discrete.*or a flat Box for both"),
         ("Nothing-v7", "'Nothing-v7' cannot be made: .*Nothing"),
     ],
 )
 def test_environments_that_cannot_be_robots_are_refused(name, reason):
     with pytest.raises(RobotError, match=reason):
         load_robot(f"gym/{name}")
+
+
+def test_without_gymnasium_the_way_to_install_it_is_told(monkeypatch):
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "gymnasium":
+            monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RobotError, match=r"Pendulum-v1 needs Gymnasium, .* pip install"):
+        load_robot("gym/Pendulum-v1")
 
 
 def test_an_environment_steps_earns_and_ends():

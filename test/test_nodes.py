@@ -114,6 +114,14 @@ def guard(listener, tmp_path):
         yield process, inputs
 
 
+def test_a_command_topic_by_which_actions_would_pass_the_guard_is_refused(tmp_path, cartpole_file):
+    path = cartpole_file(command__topic="/left/action")  # which only the namespace shows
+    words = ["--ros-args", "-r", "__ns:=/left", "-p", f"robot:={path}"]
+    with Process(tmp_path, "mbrl_ros.nodes.command_guard", words) as guard:
+        assert guard.wait() == 2
+        assert "command.topic /left/action is a topic of this package's own" in guard.output
+
+
 def send(listener, actions, force, expected):
     """Send an action at about the control rate until the expected command comes."""
 

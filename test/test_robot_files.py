@@ -15,6 +15,7 @@ from stack import LATEST, Listener
 from std_msgs.msg import Float64MultiArray
 from typer.testing import CliRunner
 
+from mbrl_ros.bringup import ArgumentError, processes
 from mbrl_ros.cli import app
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import load_robot, robot_names, starter
@@ -150,6 +151,22 @@ def test_a_check_warns_of_what_may_not_be_meant(cartpole_file, changes, warning)
     assert any(
         line.startswith("warning: ") and warning in line for line in result.output.splitlines()
     ), result.output
+
+
+@pytest.mark.parametrize(
+    ("terms", "problem"),
+    [
+        ({"foo": {}}, "cost.terms: unknown cost term 'foo'; expected one of linear"),
+        ({"linear": {"foo": 3}}, "cost.terms: "),
+    ],
+)
+def test_cost_terms_that_the_planner_would_refuse_fail_the_check(cartpole_file, terms, problem):
+    path = cartpole_file(cost__terms=terms)
+    result = mbrl("check", path)
+    assert result.exit_code == 2
+    assert problem in result.output
+    with pytest.raises(ArgumentError, match=problem):
+        processes({"robot": str(path)})
 
 
 def test_a_file_that_cannot_be_used_fails_the_check(cartpole_file, tmp_path):

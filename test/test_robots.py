@@ -44,6 +44,26 @@ def test_a_path_loads_like_a_name(cartpole_file, cartpole):
         ({"cost__goal": {"cart_position": -1.0}}, r"cost\.goal\.cart_position"),
         ({"cost__effort": {"torque": 1.0}}, r"cost\.effort: unknown name 'torque'.*cart_force"),
         ({"success__tolerance": math.nan}, r"success\.tolerance"),
+        (
+            {"command__topic": "action"},
+            r"command\.topic: 'action' is a topic of this package's own",
+        ),
+        ({"command__topic": "/state"}, r"command\.topic: '/state' is a topic of this package's"),
+        ({"reward": "goal"}, "reward: 'goal' is a topic of this package's own"),
+        ({"command__topic": "joint_states"}, "'joint_states' stands under sensors already"),
+        ({"reward": "joint_states"}, "reward: 'joint_states' stands under sensors already"),
+        (
+            {"state__1__field": "position"},
+            "'cart_velocity': reads what 'cart_position' reads of joint_states",
+        ),
+        ({"control_rate": True}, r"control_rate: true is no number"),
+        ({"state__0__limit": [0, 1]}, r"0 \(cart_position\)\.limit: there is no .* mean limits\?"),
+        ({"cost__goals": {}}, r"cost\.goals: there is no such entry; did you mean goal\?"),
+        ({"horizon": 3}, "horizon: there is no such entry; expected one of name, control_rate"),
+        ({"state": []}, "state: is empty, expected at least one entry"),
+        ({"state__0__limits": [1.0]}, r"limits\.1: is missing"),
+        ({"sensors": "joint_states"}, "sensors: expected a mapping"),
+        ({"goal": []}, "unknown name .*; there is none to name"),
         ({"success": {"hold": 1.0, "tolerance": 0.1}}, "tolerance is alone; expected dimension"),
         ({"success": {"hold": 1.0, "dimension": "pole_angle"}}, "dimension is alone"),
         ({"success__dimension": "cart_velocity"}, r"unknown name 'cart_velocity'"),
@@ -101,8 +121,49 @@ def test_unreadable_files_are_refused(tmp_path):
     with pytest.raises(RobotError, match="not valid YAML"):
         load_robot(str(broken))
     broken.write_text("- a list", "utf-8")
-    with pytest.raises(RobotError, match="expected a mapping, found list"):
+    with pytest.raises(RobotError, match="expected a mapping, found a list"):
         load_robot(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "expected a mapping, found nothing: the file is empty"),
+        ("# only a remark", "the file is empty"),
+        ("name: one\nname: two\n", "not valid YAML: 'name' is said twice, first in line 1"),
+        ("cost: {goal: {x: 1.0, x: 2.0}}\n", "'x' is said twice"),
+        ("name: 2020-99-99\n", "not valid YAML: month must be in"),
+        ("[" * 3000, "not valid YAML: nested too deeply"),
+    ],
+)
+def test_files_that_are_no_mapping_are_refused_in_words(tmp_path, text, problem):
+    path = tmp_path / "robot.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(RobotError, match=problem):
+        load_robot(str(path))
+
+
+def test_a_file_in_another_encoding_says_where(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_bytes("name: crane\ndescription: für\n".encode("latin-1"))
+    with pytest.raises(RobotError, match=r"line 2 is no UTF-8 text .*; save the file as UTF-8"):
+        load_robot(str(path))
+
+
+def test_only_true_and_false_are_truth(tmp_path, cartpole_file):
+    text = cartpole_file().read_text("utf-8")
+    path = tmp_path / "robot.yaml"
+    path.write_text(text.replace("safe: 0.0", "safe: no"), "utf-8")
+    assert "safe: no" in path.read_text("utf-8")
+    with pytest.raises(RobotError, match=r"safe: expected a number \(found 'no'\)"):
+        load_robot(str(path))
+
+
+def test_a_file_may_share_parts_by_anchors(tmp_path, cartpole_file):
+    text = cartpole_file().read_text("utf-8")
+    path = tmp_path / "robot.yaml"
+    path.write_text(text.replace("description:", "description: &words", 1), "utf-8")
+    assert load_robot(str(path)).description == load_robot(str(cartpole_file())).description
 
 
 def test_keys_say_where_a_value_stands(cartpole_file):

@@ -176,8 +176,12 @@ def check(info: SnapshotInfo, kind: str, robot: RobotSpec) -> None:
         "state": ",".join(robot.state_names),
         "action": ",".join(robot.action_names),
         "reward": robot.reward is not None,
-        "left_out": _left_out(robot),
     }
+    if info.left_out != _left_out(robot):
+        raise SnapshotError(
+            f"the snapshot has model_input: false for [{info.left_out}], the robot's file for "
+            f"[{_left_out(robot)}]; expected the same"
+        )
     for name, value in expected.items():
         if getattr(info, name) != value:
             raise SnapshotError(

@@ -120,6 +120,13 @@ class CommandGuardNode(ManagedNode):
         self._guard = CommandGuard(
             robot, timeout, math.inf if self._lockstep else state_timeout, bool(values["armed"])
         )
+        topic = self.resolve_topic_name(robot.command.topic)
+        own = [self.resolve_topic_name(name) for name in ("state", "action", "applied_action")]
+        if topic in own:
+            raise ValueError(
+                f"parameter 'robot': command.topic {topic} is a topic of this package's own, by "
+                "which planners would pass the guard; expected the topic that the robot listens to"
+            )
         self._commands = self.create_publisher(
             MESSAGES[robot.command.type], robot.command.topic, LATEST
         )

@@ -167,7 +167,8 @@ class RunMonitor(ManagedNode):
             f"{name} {state[robot.state_names.index(name)]:+.2f}"
             for name in robot.goal_names or (robot.state_names if robot.discrete else ())
         )
-        line = values
+        cost = self._planner.get("stage_cost", "nan")
+        line = values or f"stage cost {float(cost):.2f}"
         if self._goals.waypoint:
             line += f"  way point {self._goals.waypoint} at {_shown(self._goals.goal)},"
         elif self._goals.moving:

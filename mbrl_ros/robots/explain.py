@@ -24,6 +24,21 @@ _ALIGN = {
 _NOT_SI = {"deg", "degree", "degrees", "°", "deg/s", "mm", "cm", "km", "km/h", "rpm", "g", "kN"}
 
 
+def check_terms(robot: RobotSpec) -> None:
+    """Raise RobotError if a cost term of a package cannot be used, as the planner would find.
+
+    Costs the time that it takes to load PyTorch, but only if there are such terms.
+    """
+    if not robot.cost.terms:
+        return
+    from mbrl_ros.planning.objective import Objective
+
+    try:
+        Objective(robot)
+    except ValueError as error:
+        raise RobotError(f"cost.terms: {error}") from None
+
+
 def explain(robot: RobotSpec) -> list[str]:
     """Return lines that say where the state comes from, what goes out, and what for."""
     lines = [f"{robot.name}: {robot.description or 'no description'}"]

@@ -6,14 +6,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
-from mbrl_ros.errors import reason
 from mbrl_ros.resources import config_directory
 from mbrl_ros.robots.message_types import COMMAND_FIELDS as COMMAND_FIELDS
 from mbrl_ros.robots.message_types import FLOAT64_MULTI_ARRAY as FLOAT64_MULTI_ARRAY
@@ -27,15 +33,39 @@ from mbrl_ros.robots.message_types import SENSOR_FIELDS as SENSOR_FIELDS
 from mbrl_ros.robots.message_types import TWIST as TWIST
 from mbrl_ros.robots.message_types import TWIST_STAMPED as TWIST_STAMPED
 from mbrl_ros.units import NANOSECONDS
+from mbrl_ros.yaml_file import YamlFileError, read_mapping
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 GYMNASIUM = "gym/"  # before the name of a Gymnasium environment that stands for a robot
 
-Bounds = tuple[float, float]
+# Topics of this stack, which are no robot's: the guard would be passed by.
+STACK_TOPICS = (
+    "state",
+    "action",
+    "applied_action",
+    "model",
+    "policy",
+    "goal",
+    "goal_pose",
+    "plan",
+    "plan_path",
+    "plan_markers",
+)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number")
+    return value
+
+
+_NUMBER = BeforeValidator(_number)  # true would be 1
+Number = Annotated[float, _NUMBER]
+Bounds = tuple[Number, Number]
 Topic = Annotated[str, Field(pattern=r"^~?/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0), _NUMBER]
+Positive = Annotated[float, Field(gt=0.0), _NUMBER]
 
 
 class RobotError(ValueError):
@@ -64,7 +94,8 @@ def _check_whole(what: str, values: Iterable[float]) -> None:
 def _check_known(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{what}: unknown name '{name}'; expected one of {', '.join(known)}")
+            expected = f"expected one of {', '.join(known)}" if known else "there is none to name"
+            raise ValueError(f"{what}: unknown name '{name}'; {expected}")
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -113,7 +144,7 @@ class StateDimension:
     or linear_acceleration.x."""
     index: Annotated[int, Field(ge=0)] | None = None
     """Of a Float64MultiArray: the place in its data, from 0 on."""
-    scale: float = 1.0
+    scale: Number = 1.0
     """What a number in the message is multiplied by to be in `unit`: 0.001 for a sensor that
     counts millimetres, 0.0174533 for degrees, -1 for one that is mounted the other way round."""
     derivative_of: str | None = None
@@ -210,7 +241,7 @@ class ActionDimension:
     """SI unit: a note for people."""
     bounds: Bounds
     """Lowest and highest value sent."""
-    safe: float = 0.0
+    safe: Number = 0.0
     """What is sent when nothing better is known; it lies within the bounds. Of a discrete command
     it may be a number that is none of the choices, and so the guard's alone."""
     slew: Positive | None = None
@@ -222,7 +253,7 @@ class ActionDimension:
     velocity or effort of a joint in a JointTrajectory or JointState."""
     joint: str | None = None
     """Of a JointTrajectory or JointState: the joint's name."""
-    scale: float = 1.0
+    scale: Number = 1.0
     """What a number in the message is multiplied by to be in `unit`: 0.001 for a robot that is
     commanded in millimetres per second, -1 for a motor that is mounted the other way round."""
     discrete: bool = False
@@ -319,7 +350,7 @@ class GoalDimension:
     """Lowest and highest goal accepted."""
     tolerance: Positive
     """How near counts as reached, in the dimension's unit."""
-    default: float = 0.0
+    default: Number = 0.0
     """The goal in force when nothing else is asked for."""
 
     @model_validator(mode="after")
@@ -363,7 +394,7 @@ class Obstacle:
     """Its outline."""
     plane: tuple[str, str]
     """The two state dimensions that are the robot's position."""
-    center: tuple[float, float]
+    center: tuple[Number, Number]
     """Middle of the shape, in metres."""
     weight: NonNegative
     """Weight of the cost."""
@@ -462,7 +493,7 @@ class Simulation:
     package."""
     model: str | None = None
     """Of plant mujoco: MJCF file beside the robot's own file, or in mbrl_ros/sim/models."""
-    initial_position: dict[str, float] = Field(default_factory=dict)
+    initial_position: dict[str, Number] = Field(default_factory=dict)
     """Where it starts, by joint or coordinate; what is not named starts at zero."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The plant's own settings, which the plant checks."""
@@ -478,7 +509,7 @@ class RobotSpec:
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Lower-case name; models and experience carry it."""
-    control_rate: Annotated[float, Field(gt=0.0, le=1000.0)]
+    control_rate: Annotated[float, Field(gt=0.0, le=1000.0), _NUMBER]
     """Ticks of the control clock per second: one state, plan and command each."""
     sensors: Annotated[dict[Topic, Sensor], Field(min_length=1)]
     """What is measured, by topic (relative to the namespace)."""
@@ -495,7 +526,7 @@ class RobotSpec:
     reward: Topic | None = None
     """Topic (sensor_msgs/JointState named `reward`, stamped with the tick) of a reward to be
     learned; none: the robot has no reward."""
-    delay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    delay: Annotated[float, Field(ge=0.0, le=10.0), _NUMBER] = 0.0
     """Seconds from when a command is sent to when it moves the robot, as far as they are known:
     the first guess of delay compensation, which then measures."""
     planar: Planar | None = None
@@ -512,8 +543,10 @@ class RobotSpec:
             duplicates = sorted({name for name in names if names.count(name) > 1})
             if duplicates:
                 raise ValueError(f"{what}: name '{duplicates[0]}' is used twice")
+        self._check_topics()
         for dimension in self.state:
             self._check_source(dimension)
+        self._check_read_once()
         choices = [dimension.discrete for dimension in self.command.dimensions]
         if any(choices) and not (all(choices) and all(d.discrete for d in self.state)):
             raise ValueError(
@@ -550,6 +583,38 @@ class RobotSpec:
             planar = (self.planar.x, self.planar.y, self.planar.yaw)
             _check_known("planar", [name for name in planar if name is not None], state)
         return self
+
+    def _check_topics(self) -> None:
+        """Raise ValueError unless every topic is one of the robot's, and none is used twice."""
+        used: dict[str, str] = {}
+        topics = [("sensors", topic) for topic in self.sensors]
+        topics += [("command.topic", self.command.topic)]
+        topics += [("reward", self.reward)] if self.reward is not None else []
+        for what, topic in topics:
+            if topic.lstrip("/") in STACK_TOPICS:
+                raise ValueError(
+                    f"{what}: '{topic}' is a topic of this package's own; expected one of the "
+                    f"robot's, none of {', '.join(STACK_TOPICS)}"
+                )
+            if topic in used:
+                raise ValueError(
+                    f"{what}: '{topic}' stands under {used[topic]} already; expected a topic each"
+                )
+            used[topic] = what
+
+    def _check_read_once(self) -> None:
+        """Raise ValueError if two state dimensions are the same number of the same message."""
+        read: dict[tuple[str, str], str] = {}
+        for dimension in self.state:
+            if dimension.sensor is None:
+                continue
+            place = (dimension.sensor, dimension.key)
+            if place in read:
+                raise ValueError(
+                    f"state '{dimension.name}': reads what '{read[place]}' reads of "
+                    f"{dimension.sensor}; expected another joint, field or index"
+                )
+            read[place] = dimension.name
 
     def _check_source(self, dimension: StateDimension) -> None:
         """Raise ValueError unless the sensor, or the other dimension, has what is read of it."""
@@ -764,13 +829,9 @@ def load_robot(robot: str) -> RobotSpec:
                 "or the path of a YAML file"
             )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RobotError(f"robot file {path}: cannot be read: {reason(error)}") from None
-    except yaml.YAMLError as error:
-        raise RobotError(f"robot file {path}: not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise RobotError(f"robot file {path}: expected a mapping, found {type(data).__name__}")
+        data = read_mapping(path)
+    except YamlFileError as error:
+        raise RobotError(f"robot file {path}: {error}") from None
     return _validated(_with_own_model(data, path), f"robot file {path}")
 
 
@@ -778,7 +839,7 @@ def _validated(data: dict[str, Any], source: str) -> RobotSpec:
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise RobotError(f"{source}:\n" + _explain(error)) from None
+        raise RobotError(f"{source}:\n" + _explain(error, data)) from None
 
 
 def _with_own_model(data: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -792,7 +853,7 @@ def _with_own_model(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data | {"simulation": simulation | {"model": str((path.parent / model).absolute())}}
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, data: dict[str, Any]) -> str:
     """One line a problem: where it is, what was found, what was expected.
 
     What only follows from it further up, such as a list that is too short without a bad entry,
@@ -805,9 +866,61 @@ def _explain(error: ValidationError) -> str:
         size = len(problem["loc"])
         if any(len(other) > size and other[:size] == problem["loc"] for other in places):
             continue
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        where = _place(problem["loc"], data)
+        message = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "unexpected_keyword_argument":
+            message = _unexpected(problem["loc"])
+        elif problem["type"] == "string_pattern_mismatch":
+            message = _TOPIC if "topic" in where or problem["loc"][0] == "reward" else _NAME
         found: Any = problem.get("input")
         shown = "" if isinstance(found, (dict, list)) or found is None else f" (found {found!r})"
         lines.append(f"  {where + ': ' if where else ''}{message}{shown}")
     return "\n".join(lines)
+
+
+# What a file's author need not know of how it is read.
+_WORDS = {
+    "missing": "is missing",
+    "too_short": "is empty, expected at least one entry",
+    "dict_type": "expected a mapping, entries with a name each",
+    "dataclass_type": "expected a mapping, entries with a name each",
+    "tuple_type": "expected a list",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+}
+_NAME = "expected a lower-case letter, then lower-case letters, digits and underscores"
+_TOPIC = "expected the name of a topic, such as imu/data: letters, digits, _ and / between them"
+
+
+def _place(loc: tuple[int | str, ...], data: Any) -> str:
+    """Return where in a file something is; entries of a list by number and, if any, by name."""
+    words = []
+    for part in loc:
+        word = str(part)
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            data = None
+        if isinstance(part, int) and isinstance(data, dict):
+            name = data.get("name", data.get("dimension"))
+            word += f" ({name})" if isinstance(name, str) else ""
+        words.append(word)
+    return ".".join(words)
+
+
+def _unexpected(loc: tuple[int | str, ...]) -> str:
+    """Return which entries there are where one is that there is not."""
+    schema = _ADAPTER.json_schema()
+    here = schema
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            here = here.get("items", here)
+        else:
+            here = here.get("properties", {}).get(part) or here.get("additionalProperties", {})
+        here = next((one for one in here.get("anyOf", ()) if "$ref" in one), here)
+        if "$ref" in here:
+            here = schema["$defs"][here["$ref"].rpartition("/")[2]]
+    known = list(here.get("properties", {}))
+    near = get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"did you mean {near[0]}? Expected " if near else "expected "
+    return f"there is no such entry; {hint}one of {', '.join(known)}"

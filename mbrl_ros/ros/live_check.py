@@ -144,7 +144,8 @@ def _judge_value(seen: Seen, dimension: StateDimension, values: dict[str, float]
         seen.problems.append(f"{what}: the message has {wanted}; it has {', '.join(has)}")
         return
     value = raw * dimension.scale
-    seen.lines.append(f"    {dimension.name}: {value:.4g} {dimension.unit}".rstrip())
+    unit = "" if dimension.unit == "1" else dimension.unit
+    seen.lines.append(f"    {dimension.name}: {value:.4g} {unit}".rstrip())
     if not math.isfinite(value):
         seen.problems.append(f"{what}: is {value} now; such messages are dropped")
     for name, span in (("limits", dimension.limits), ("safe_range", dimension.safe_range)):

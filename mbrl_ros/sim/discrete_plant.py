@@ -60,7 +60,8 @@ def spans(environment: Any, name: str) -> tuple[list[Span], Span]:
     if not isinstance(seen, Discrete | MultiDiscrete) or not isinstance(done, Discrete):
         raise RobotError(
             f"Gymnasium environment '{name}' has observation space {seen} and action space "
-            f"{done}, expected Discrete or MultiDiscrete, and Discrete"
+            f"{done}; expected Discrete or MultiDiscrete observations with Discrete actions, or "
+            "a flat Box for both"
         )
     sizes = np.ravel(seen.n if isinstance(seen, Discrete) else seen.nvec).tolist()
     starts = np.ravel(seen.start).tolist()

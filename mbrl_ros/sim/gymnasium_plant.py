@@ -168,9 +168,9 @@ def describe_environment(name: str) -> dict[str, Any]:
 
     The observation is the state, by index; the environment's reward is learned and maximised.
     """
+    environment = make_environment(name, {})  # which says if Gymnasium is missing
     from gymnasium.spaces import Discrete
 
-    environment = make_environment(name, {})
     period = time_step(environment)
     space = environment.action_space
     discrete = isinstance(space, Discrete)

@@ -48,7 +48,9 @@ class MujocoPlant(Plant):
             raise RobotError("simulation.model is missing: plant mujoco needs an MJCF file")
         path = MODEL_DIRECTORY / robot.simulation.model
         if not path.is_file():
-            raise RobotError(f"simulation.model: no file {path}")
+            raise RobotError(
+                f"simulation.model: no file {path}, nor one of that name beside the robot's file"
+            )
         try:
             self._model: Any = mujoco.MjModel.from_xml_path(str(path))
         except ValueError as error:
