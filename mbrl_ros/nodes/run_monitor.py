@@ -167,8 +167,8 @@ class RunMonitor(ManagedNode):
             f"{name} {state[robot.state_names.index(name)]:+.2f}"
             for name in robot.goal_names or (robot.state_names if robot.discrete else ())
         )
-        cost = self._planner.get("stage_cost", "nan")
-        line = values or f"stage cost {float(cost):.2f}"
+        cost = float(self._planner.get("predicted_cost", "nan"))
+        line = values or (f"plan of cost {cost:.2f}" if math.isfinite(cost) else "no plan yet")
         if self._goals.waypoint:
             line += f"  way point {self._goals.waypoint} at {_shown(self._goals.goal)},"
         elif self._goals.moving:
