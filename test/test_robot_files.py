@@ -5,6 +5,7 @@
 import json
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mbrl_ros.resources import config_directory
 from mbrl_ros.robots import load_robot, robot_names, starter
 from mbrl_ros.robots.schema import robot_schema
 from mbrl_ros.ros.conversions import to_time
+from mbrl_ros.ros.discovery import graph
 from mbrl_ros.ros.qos import STREAM
 
 CHECKOUT = Path(__file__).parents[1]
@@ -323,6 +325,58 @@ def test_a_live_graph_becomes_a_robot_file_that_passes_the_check(tmp_path):
     assert [d.field for d in robot.command.dimensions] == ["linear.x", "angular.z"]
     assert robot.planar is not None
     assert 1.0 <= robot.control_rate <= 20.0
+
+
+@contextmanager
+def sending(*messages):
+    """Send each message again and again by its publisher."""
+    ended = threading.Event()
+
+    def run():
+        while not ended.wait(0.02):
+            for publisher, message in messages:
+                publisher.publish(message)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_commands_of_this_stack_s_guard_are_the_robot_s_command_not_its_sensor(tmp_path):
+    path, space = tmp_path / "plant.yaml", "plant4"
+    with ExitStack() as stack:
+        names = ("simulator", "command_guard", "state_estimator", "mpc_planner")
+        simulator, guard, estimator, planner = (
+            stack.enter_context(graph(name, space))[0] for name in names
+        )
+        sensor = simulator.create_publisher(JointState, "joint_states", STREAM)
+        commands = guard.create_publisher(Float64MultiArray, "effort_controller/commands", LATEST)
+        simulator.create_subscription(
+            Float64MultiArray, "effort_controller/commands", lambda _: None, LATEST
+        )
+        # What the other nodes hear or send is nothing of the robot's either.
+        estimator.create_subscription(JointState, "joint_states", lambda _: None, LATEST)
+        estimator.create_subscription(JointState, "no_driver_yet", lambda _: None, LATEST)
+        plan = planner.create_publisher(Odometry, "expected", STREAM)
+        joint = JointState(name=["lift"], position=[0.1], velocity=[0.0])
+        with sending(
+            (sensor, joint), (commands, Float64MultiArray(data=[1.0])), (plan, Odometry())
+        ):
+            result = mbrl("new", "-o", path, "--yes", "--namespace", space, "--seconds", "5")
+    assert result.exit_code == 0, result.output
+    robot = load_robot(str(path))
+    assert list(robot.sensors) == ["joint_states"]
+    assert robot.state_names == ["lift_position", "lift_velocity"]
+    assert (robot.command.topic, robot.command.type) == (
+        "effort_controller/commands",
+        "std_msgs/msg/Float64MultiArray",
+    )
+    assert "guess;" not in result.stdout
+    assert "a guess, as" not in path.read_text("utf-8")
 
 
 def test_a_commanded_joint_is_never_invented():
