@@ -223,6 +223,38 @@ def test_a_urdf_becomes_a_robot_file_that_passes_the_check(urdf, tmp_path):
     assert path.read_text("utf-8").count("#") > 15
 
 
+def from_urdf(tmp_path, text, *options, answers=None):
+    """Return what `mbrl robot new` says of a URDF, and the path of the robot file."""
+    urdf, path = tmp_path / "given.urdf", tmp_path / "given.yaml"
+    urdf.write_text(text, "utf-8")
+    return mbrl("new", "--urdf", urdf, "-o", path, *options, answers=answers), path
+
+
+@pytest.mark.parametrize(
+    ("ends", "safe"),
+    [((0.1, 0.5), 0.3), ((0.0, 0.5), 0.25), ((-0.5, 0.0), -0.25), ((-0.5, 1.5), 0.0)],
+)
+def test_a_position_command_never_fails_into_an_end_stop(tmp_path, ends, safe):
+    text = URDF.replace('lower="-0.5" upper="1.5"', f'lower="{ends[0]}" upper="{ends[1]}"')
+    result, path = from_urdf(
+        tmp_path, text.replace('interface name="effort"', 'interface name="position"'), "--yes"
+    )
+    assert result.exit_code == 0, result.output
+    (action,) = load_robot(str(path)).command.dimensions
+    assert (action.unit, action.bounds, action.safe) == ("m", ends, safe)
+    assert "# the robot moves to safe when anything fails" in path.read_text("utf-8")
+    assert (
+        "warning: command 'lift_position_command' is in m, as state 'lift_position' is: if it is "
+        f"a position, when anything fails, the robot moves to its safe value {safe:g} m"
+    ) in mbrl("check", path).output
+    # Others do not move to a safe place, those of the shipped robots neither.
+    path.unlink()
+    result, path = from_urdf(tmp_path, URDF, "--yes")
+    assert "moves to" not in result.output + path.read_text("utf-8")
+    for name in robot_names():
+        assert "moves to its safe value" not in mbrl("check", name).output
+
+
 def test_what_cannot_be_known_is_asked(urdf, tmp_path):
     answers = ["lifter", "lift/commands", "trajectory_msgs/msg/JointTrajectory", "Lift"]
     answers += ["velocity", "-0.2,0.3", "lift_position", "50"]

@@ -82,9 +82,10 @@ def warnings(robot: RobotSpec) -> list[str]:
                 f"{what} has no slew: it may jump from {action.bounds[0]:g} to "
                 f"{action.bounds[1]:g}{_unit(action.unit)} at once"
             )
-        if action.field == "position":
+        position = _position(robot, action)
+        if position:
             found.append(
-                f"{what} is a position: when anything fails, the robot moves to its safe value "
+                f"{what} {position} when anything fails, the robot moves to its safe value "
                 f"{action.safe:g}{_unit(action.unit)}; see that the way there is free"
             )
         if action.unit in _NOT_SI:
@@ -140,6 +141,16 @@ UNKNOWN = (
     "not checked (--live compares with the robot that runs now): topics, joints, rates, stamps; "
     "and what the robot does when commands stop"
 )
+
+
+def _position(robot: RobotSpec, action: ActionDimension) -> str:
+    """Return what makes a command a position, or lets it be one; nothing if it is none."""
+    if action.field == "position":
+        return "is a position:"
+    alike = [state.name for state in robot.state if state.unit == action.unit]
+    if action.field is None and action.unit in ("rad", "m") and alike:
+        return f"is in {action.unit}, as state '{alike[0]}' is: if it is a position,"
+    return ""
 
 
 def _state_warnings(robot: RobotSpec, state: StateDimension) -> list[str]:

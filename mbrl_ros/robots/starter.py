@@ -34,6 +34,7 @@ _RATE = 20.0  # control rate where nothing speaks against it, Hz
 _TYPE_ORDER = (JOINT_STATE, ODOMETRY, IMU, POSE_STAMPED, FLOAT64_MULTI_ARRAY)
 _UNITS = {"position": "rad", "velocity": "rad/s", "effort": "N m"}
 _LINEAR_UNITS = {"position": "m", "velocity": "m/s", "effort": "N"}
+_POSITION_UNITS = ("rad", "m")
 _PI = 3.141592653589793
 
 
@@ -312,9 +313,16 @@ def _bounds(name: str, unit: str, low: float, high: float, ask: Ask) -> dict[str
     low, high = values
     return {
         "bounds": [low, high],
-        "safe": min(max(0.0, low), high),
+        "safe": _safe(unit, low, high),
         "slew": float(f"{2.0 * (high - low):.3g}"),
     }
+
+
+def _safe(unit: str, low: float, high: float) -> float:
+    """Return zero or what is nearest to it, but no end stop for a robot to move to."""
+    if unit in _POSITION_UNITS and not low < 0.0 < high:
+        return float(f"{0.5 * (low + high):.12g}")
+    return min(max(0.0, low), high)
 
 
 def _choose_goals(states: Sequence[dict[str, Any]], ask: Ask) -> list[dict[str, Any]]:
@@ -389,6 +397,8 @@ def _text(
     )
     planar = {"x", "y", "yaw"} <= {entry["name"] for entry in states}
     frame = "  frame: base_link\n" if type_ == TWIST_STAMPED else ""
+    positions = any(entry["unit"] in _POSITION_UNITS for entry in actions)
+    moves = "    # the robot moves to safe when anything fails: see that the way there is free\n"
     cost = {
         "goal": dict.fromkeys(names, 1.0),
         "state": dict.fromkeys(speeds, 0.05),
@@ -424,7 +434,7 @@ command:
   type: {type_}
 {frame}  dimensions:
     # safe: sent when anything fails; slew: largest change per second
-{_lines(actions, 4)}
+{moves if positions else ""}{_lines(actions, 4)}
 
 goal:                         # what `goal` means, in order, and where it starts
 {_lines(goals, 2)}
