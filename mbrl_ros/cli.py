@@ -282,7 +282,7 @@ def robot_new(
     ] = 3.0,
 ) -> None:
     """Write a commented robot file to start from, of a robot that runs now or of a URDF."""
-    from mbrl_ros.robots import RobotError, load_robot, starter
+    from mbrl_ros.robots import starter
     from mbrl_ros.robots.explain import warnings
 
     def ask(question: str, default: str) -> str:
@@ -305,11 +305,15 @@ def robot_new(
         if path.exists():
             raise _fail(f"{path}: exists already; choose another name with -o")
         text = starter.write(name, found, ask)
-        path.write_text(text, "utf-8")
-        spec = load_robot(str(path))
-    except (OSError, RobotError, starter.StarterError) as error:
-        raise _fail(str(error)) from None
+        spec = starter.check(text, path)
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except (OSError, starter.StarterError) as error:
+        raise _fail(told(error)) from None
     print(f"wrote {path}; all that it says is a guess until you have read it")
+    guess = starter.command_guess(found, spec.command.topic)
+    if guess:
+        print(f"warning: {guess}")
     for warning in warnings(spec):
         print(f"warning: {warning}")
     print(f"next: edit it, then mbrl robot check {path}")

@@ -221,6 +221,9 @@ def test_a_urdf_becomes_a_robot_file_that_passes_the_check(urdf, tmp_path):
     assert robot.goal[0].bounds == (-0.3, 1.3)
     # It is for a person to read on.
     assert path.read_text("utf-8").count("#") > 15
+    # A URDF does not say what the controller listens to.
+    assert "effort_controller/commands and its type are a guess" in result.stdout
+    assert "# a guess, as none was found: change topic" in path.read_text("utf-8")
 
 
 def from_urdf(tmp_path, text, *options, answers=None):
@@ -253,6 +256,49 @@ def test_a_position_command_never_fails_into_an_end_stop(tmp_path, ends, safe):
     assert "moves to" not in result.output + path.read_text("utf-8")
     for name in robot_names():
         assert "moves to its safe value" not in mbrl("check", name).output
+
+
+def test_joints_that_are_written_alike_get_names_of_their_own(tmp_path):
+    text = URDF.replace("Lift", "a-b").replace("swing", "a_b")
+    text = text.replace(
+        '<joint name="a_b"><state', '<joint name="a_b"><command_interface name="effort"/><state'
+    )
+    # The controller has them in an order of its own.
+    answers = ["", "", "", "a_b,a-b", *[""] * 6]
+    result, path = from_urdf(tmp_path, text, answers="\n".join(answers) + "\n")
+    assert result.exit_code == 0, result.output
+    robot = load_robot(str(path))
+    assert [(d.name, d.joint) for d in robot.state if d.field == "position"] == [
+        ("a_b_position", "a-b"),
+        ("a_b_2_position", "a_b"),
+    ]
+    assert robot.action_names == ["a_b_2_effort_command", "a_b_effort_command"]
+
+
+def test_sensors_that_are_written_alike_get_names_of_their_own(tmp_path):
+    array = "std_msgs/msg/Float64MultiArray"
+    sensors = tuple(
+        starter.FoundSensor(topic, array, ("0",)) for topic in ("arm/cell", "arm_cell")
+    )
+    text = starter.write("thing", starter.Found("thing", sensors), lambda _, default: default)
+    robot = starter.check(text, tmp_path / "thing.yaml")
+    assert robot.state_names == ["arm_cell_0", "arm_cell_2_0"]
+
+
+def test_nothing_is_written_that_could_not_be_used(urdf, tmp_path):
+    path = tmp_path / "robot.yaml"
+    for topic, status in (("my topic", 2), ("my_topic", 0)):
+        answers = "\n".join(["", topic, *[""] * 7])
+        result = mbrl("new", "--urdf", urdf, "-o", path, answers=answers)
+        assert result.exit_code == status, result.output
+        assert path.exists() == (status == 0)
+        if status:
+            assert f"nothing was written, because it could not be used: robot file {path}:" in (
+                result.stderr
+            )
+            assert "command.topic" in result.stderr
+        # Who names a topic does not guess.
+        assert "a guess, as" not in (path.read_text("utf-8") if status == 0 else "")
 
 
 def test_what_cannot_be_known_is_asked(urdf, tmp_path):
@@ -411,10 +457,33 @@ def test_commands_of_this_stack_s_guard_are_the_robot_s_command_not_its_sensor(t
     assert "a guess, as" not in path.read_text("utf-8")
 
 
+def test_a_command_topic_that_was_not_found_is_told_as_a_guess(tmp_path):
+    """A driver has the name of a node of this stack, which does not run."""
+    path, space = tmp_path / "drone.yaml", "drone5"
+    with graph("state_estimator", space) as (driver, _):
+        odometry = Odometry()
+        odometry.pose.pose.orientation.w = 1.0
+        with sending((driver.create_publisher(Odometry, "odometry", STREAM), odometry)):
+            result = mbrl("new", "-o", path, "--yes", "--namespace", space, "--seconds", "5")
+    assert result.exit_code == 0, result.output
+    robot = load_robot(str(path))
+    assert list(robot.sensors) == ["odometry"]
+    assert robot.command.topic == "cmd_vel"
+    assert (
+        "warning: no topic that takes commands was found: cmd_vel and its type are a guess; "
+        "change them to what the robot listens to\n"
+    ) in result.stdout
+    lines = path.read_text("utf-8").splitlines()
+    guess = "  # a guess, as none was found: change topic and type to what the robot listens to"
+    assert lines[lines.index("  topic: cmd_vel") - 1] == guess
+
+
 def test_a_commanded_joint_is_never_invented():
     sensor = starter.FoundSensor("values", "std_msgs/msg/Float64MultiArray", ("0",))
     found = starter.Found("thing", (sensor,), {"set_joints": "sensor_msgs/msg/JointState"})
-    with pytest.raises(starter.StarterError, match="names the joints that it commands, and none"):
+    # The advice holds for those who answered nothing and for those who were asked nothing.
+    advice = r"and none could be seen: expected their names in answer .* \(--yes asks nothing\)"
+    with pytest.raises(starter.StarterError, match=advice):
         starter.write("thing", found, lambda _question, default: default)
 
 

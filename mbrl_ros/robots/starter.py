@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,6 +26,9 @@ from mbrl_ros.robots.spec import (
     POSE_STAMPED,
     TWIST,
     TWIST_STAMPED,
+    RobotError,
+    RobotSpec,
+    load_robot,
 )
 
 # Asks a person: question and default in, answer out.
@@ -151,9 +155,10 @@ def write(name: str, found: Found, ask: Ask) -> str:
     use.
     """
     sensors = _choose_sensors(found, ask)
+    plain = _plain_names([*_joint_names(sensors), *(sensor.topic for sensor in sensors)])
     states: list[dict[str, Any]] = []
     for sensor in sensors:
-        states += _state_entries(sensor, found, {entry["name"] for entry in states})
+        states += _state_entries(sensor, found, plain, {entry["name"] for entry in states})
     used = {entry["sensor"] for entry in states if "sensor" in entry}
     sensors = [sensor for sensor in sensors if sensor.topic in used]
     topic, type_ = _choose_command(found, ask)
@@ -162,7 +167,66 @@ def write(name: str, found: Found, ask: Ask) -> str:
     rates = [sensor.rate for sensor in sensors if sensor.rate]
     likely = min(_RATE, max(1.0, math.floor(min(rates)))) if rates else _RATE
     rate = _number(ask("control rate in Hz (not above that of the sensors)", f"{likely:g}"))
-    return _text(name, rate, sensors, states, topic, type_, actions, goals)
+    guessed = bool(command_guess(found, topic))
+    return _text(name, rate, sensors, states, topic, type_, guessed, actions, goals)
+
+
+def check(text: str, path: Path) -> RobotSpec:
+    """Return the robot that `text` describes, which is to be written to `path`.
+
+    Raises StarterError if it cannot be used.
+    """
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / path.name
+        draft.write_text(text, "utf-8")
+        try:
+            return load_robot(str(draft))
+        except RobotError as error:
+            reason = str(error).replace(str(draft), str(path))
+            raise StarterError(
+                f"nothing was written, because it could not be used: {reason}"
+            ) from None
+
+
+def command_guess(found: Found, topic: str) -> str:
+    """Return what a person must know of a command topic that was only guessed, or nothing."""
+    likely, _ = _likely_command(found)
+    if found.commands or topic != likely:
+        return ""
+    return (
+        f"no topic that takes commands was found: {topic} and its type are a guess; change them "
+        "to what the robot listens to"
+    )
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Return the names, with a number after each that was there before."""
+    found: list[str] = []
+    for name in names:
+        free, number = name, 1
+        while free in found:
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return found
+
+
+def _plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Return names as a robot file accepts them, for different names different ones."""
+    different = list(dict.fromkeys(names))
+    return dict(zip(different, _unique(map(plain_name, different)), strict=True))
+
+
+def _joint_names(sensors: Iterable[FoundSensor]) -> list[str]:
+    """Return the joints whose positions or velocities are measured."""
+    names = [
+        name
+        for sensor in sensors
+        if sensor.type == JOINT_STATE
+        for kind, _, name in (key.partition("/") for key in sensor.keys)
+        if kind in ("position", "velocity")
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _choose_sensors(found: Found, ask: Ask) -> list[FoundSensor]:
@@ -178,8 +242,13 @@ def _choose_sensors(found: Found, ask: Ask) -> list[FoundSensor]:
     return [known[topic] for topic in _names(answer, known, "sensor topic")]
 
 
-def _state_entries(sensor: FoundSensor, found: Found, taken: set[str]) -> list[dict[str, Any]]:
-    """Return the dimensions that are likely wanted of a sensor, but for names already taken."""
+def _state_entries(
+    sensor: FoundSensor, found: Found, plain: Mapping[str, str], taken: set[str]
+) -> list[dict[str, Any]]:
+    """Return the dimensions that are likely wanted of a sensor, but for names already taken.
+
+    plain: what joints and topics are called in the file.
+    """
     entries: list[dict[str, Any]] = []
 
     def add(name: str, unit: str, **more: Any) -> None:
@@ -191,23 +260,21 @@ def _state_entries(sensor: FoundSensor, found: Found, taken: set[str]) -> list[d
             entries.append({"name": name, "derivative_of": base, "filter": "kalman", "unit": unit})
 
     if sensor.type == JOINT_STATE:
-        for key in sensor.keys:
-            kind, _, name = key.partition("/")
-            if kind != "position":
-                continue
+        for name in _joint_names([sensor]):
             joint = found.joints.get(name, Joint(name))
             units = _LINEAR_UNITS if joint.linear else _UNITS
-            more: dict[str, Any] = {"joint": name, "field": "position"}
-            if joint.lower is not None and joint.upper is not None:
-                more["limits"] = [joint.lower, joint.upper]
-            elif name in found.joints:
-                more["angle"] = True
-            plain = plain_name(name)
-            add(f"{plain}_position", units["position"], **more)
+            position, velocity = f"{plain[name]}_position", f"{plain[name]}_velocity"
+            if f"position/{name}" in sensor.keys:
+                more: dict[str, Any] = {"joint": name, "field": "position"}
+                if joint.lower is not None and joint.upper is not None:
+                    more["limits"] = [joint.lower, joint.upper]
+                elif name in found.joints:
+                    more["angle"] = True
+                add(position, units["position"], **more)
             if f"velocity/{name}" in sensor.keys:
-                add(f"{plain}_velocity", units["velocity"], joint=name, field="velocity")
+                add(velocity, units["velocity"], joint=name, field="velocity")
             else:
-                derive(f"{plain}_velocity", f"{plain}_position", units["velocity"])
+                derive(velocity, position, units["velocity"])
     elif sensor.type in (ODOMETRY, POSE_STAMPED):
         add("x", "m", field="position.x")
         add("y", "m", field="position.y")
@@ -223,7 +290,7 @@ def _state_entries(sensor: FoundSensor, found: Found, taken: set[str]) -> list[d
         add("turn_rate", "rad/s", field="angular_velocity.z")
     else:
         for key in sensor.keys:
-            add(f"{plain_name(sensor.topic)}_{key}", "1", index=int(key))
+            add(f"{plain[sensor.topic]}_{key}", "1", index=int(key))
     return entries
 
 
@@ -238,16 +305,21 @@ def _choose_command(found: Found, ask: Ask) -> tuple[str, str]:
             ask(f"command topic, one of {', '.join(commands)}", likely), commands, "command topic"
         )
         return topic, commands[topic]
-    driven = (joint for joint in found.joints.values() if joint.driven)
-    interface = next((joint.interface or _likely_interface(joint) for joint in driven), "")
-    topic = ask(
-        "command topic", f"{interface}_controller/commands" if interface else "cmd_vel"
-    ).strip()
-    likely = FLOAT64_MULTI_ARRAY if interface else TWIST_STAMPED
+    likely, likely_type = _likely_command(found)
+    topic = ask("command topic (none was found)", likely).strip()
     (type_,) = _names(
-        ask(f"its type, one of {', '.join(COMMAND_FIELDS)}", likely), COMMAND_FIELDS, "type"
+        ask(f"its type, one of {', '.join(COMMAND_FIELDS)}", likely_type), COMMAND_FIELDS, "type"
     )
     return topic, type_
+
+
+def _likely_command(found: Found) -> tuple[str, str]:
+    """Return the topic and type to guess where no topic was found."""
+    driven = (joint for joint in found.joints.values() if joint.driven)
+    interface = next((joint.interface or _likely_interface(joint) for joint in driven), "")
+    if interface:
+        return f"{interface}_controller/commands", FLOAT64_MULTI_ARRAY
+    return "cmd_vel", TWIST_STAMPED
 
 
 def _action_entries(
@@ -260,23 +332,21 @@ def _action_entries(
             {"name": name, "field": place, "unit": unit} | _bounds(name, unit, -most, most, ask)
             for (name, unit, most), place in zip(entries, fields, strict=True)
         ]
-    measured = [
-        key.partition("/")[2]
-        for sensor in sensors
-        if sensor.type == JOINT_STATE
-        for key in sensor.keys
-        if key.startswith("position/")
-    ]
+    measured = _joint_names(sensors)
     joints = [name for name in measured if found.joints.get(name, Joint(name)).driven]
     # A Float64MultiArray names no joint: there it is only what the action is called.
     likely = ",".join(joints) or ("motor" if type_ == FLOAT64_MULTI_ARRAY else "")
     answer = ask("commanded joints, by commas, in the controller's order", likely)
     if not answer.strip():
         raise StarterError(
-            f"a {type_} names the joints that it commands, and none could be seen: run this again "
-            "without --yes and name them"
+            f"a {type_} names the joints that it commands, and none could be seen: expected their "
+            "names in answer to the question for them (--yes asks nothing), such as "
+            "left_wheel,right_wheel"
         )
     names = _names(answer, None, "joint")
+    # A joint is called the same in state and command.
+    plain = _plain_names([*measured, *names])
+    called = _unique(plain[name] for name in names)
     known = [found.joints.get(name, Joint(name)) for name in names]
     likely = known[0].interface or _likely_interface(known[0])
     if type_ == JOINT_TRAJECTORY:
@@ -287,9 +357,9 @@ def _action_entries(
         "interface",
     )
     entries_ = []
-    for joint in known:
+    for joint, short in zip(known, called, strict=True):
         unit = (_LINEAR_UNITS if joint.linear else _UNITS)[interface]
-        name = f"{plain_name(joint.name)}_{interface}_command"
+        name = f"{short}_{interface}_command"
         entry: dict[str, Any] = {"name": name}
         if type_ != FLOAT64_MULTI_ARRAY:
             entry |= {"joint": joint.name, "field": interface}
@@ -385,6 +455,7 @@ def _text(
     states: Sequence[dict[str, Any]],
     topic: str,
     type_: str,
+    guessed: bool,
     actions: Sequence[dict[str, Any]],
     goals: Sequence[dict[str, Any]],
 ) -> str:
@@ -397,6 +468,7 @@ def _text(
     )
     planar = {"x", "y", "yaw"} <= {entry["name"] for entry in states}
     frame = "  frame: base_link\n" if type_ == TWIST_STAMPED else ""
+    change = "  # a guess, as none was found: change topic and type to what the robot listens to\n"
     positions = any(entry["unit"] in _POSITION_UNITS for entry in actions)
     moves = "    # the robot moves to safe when anything fails: see that the way there is free\n"
     cost = {
@@ -430,7 +502,7 @@ state:                        # one entry a state dimension, in order
 {_lines(states, 2)}
 
 command:
-  topic: {topic}
+{change if guessed else ""}  topic: {topic}
   type: {type_}
 {frame}  dimensions:
     # safe: sent when anything fails; slew: largest change per second
