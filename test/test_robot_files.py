@@ -43,6 +43,14 @@ URDF = """<?xml version="1.0"?>
   </ros2_control>
 </robot>
 """
+XACRO = """<?xml version="1.0"?>
+<robot name="arm" xmlns:xacro="http://www.ros.org/wiki/xacro">
+  <xacro:macro name="leg" params="side">
+    <joint name="${side}_hip" type="continuous"/>
+  </xacro:macro>
+  <xacro:leg side="left"/>
+</robot>
+"""
 
 
 def mbrl(*arguments, answers=None):
@@ -204,11 +212,14 @@ def test_a_urdf_becomes_a_robot_file_that_passes_the_check(urdf, tmp_path):
     assert mbrl("check", path).exit_code == 0
     robot = load_robot(str(path))
     assert robot.name == "lift"
-    assert [(d.name, d.key, d.unit, d.angle, d.limits) for d in robot.state] == [
+    # No state interface tells a velocity.
+    assert [
+        (d.name, d.key or d.derivative_of, d.unit, d.angle, d.limits) for d in robot.state
+    ] == [
         ("lift_position", "position/Lift", "m", False, (-0.5, 1.5)),
-        ("lift_velocity", "velocity/Lift", "m/s", False, None),
+        ("lift_velocity", "lift_position", "m/s", False, None),
         ("swing_position", "position/swing", "rad", True, None),
-        ("swing_velocity", "velocity/swing", "rad/s", False, None),
+        ("swing_velocity", "swing_position", "rad/s", False, None),
     ]
     (action,) = robot.command.dimensions  # nothing drives the other joint
     assert (action.name, action.unit, action.bounds) == (
@@ -231,6 +242,26 @@ def from_urdf(tmp_path, text, *options, answers=None):
     urdf, path = tmp_path / "given.urdf", tmp_path / "given.yaml"
     urdf.write_text(text, "utf-8")
     return mbrl("new", "--urdf", urdf, "-o", path, *options, answers=answers), path
+
+
+def test_a_state_is_read_from_the_state_interfaces(tmp_path):
+    def sources(text):
+        result, path = from_urdf(tmp_path, text, "--yes")
+        assert result.exit_code == 0, result.output
+        robot = load_robot(str(path))
+        path.unlink()
+        assert "lift_effort_command" in robot.action_names
+        lift = [d for d in robot.state if d.name.startswith("lift")]
+        return [d.key or d.derivative_of for d in lift]
+
+    interface = '<state_interface name="position"/>'
+    both, speed = ["position/Lift", "velocity/Lift"], interface.replace("position", "velocity")
+    assert sources(URDF) == ["position/Lift", "lift_position"]
+    assert sources(URDF.replace(interface, interface + speed, 1)) == both
+    assert sources(URDF.replace(interface, speed, 1)) == ["velocity/Lift"]
+    # Where nothing is said, both are likely.
+    assert sources(URDF.replace(interface, "", 1)) == both
+    assert sources(URDF.split("  <ros2_control")[0] + "</robot>") == both
 
 
 @pytest.mark.parametrize(
@@ -320,7 +351,23 @@ def test_what_cannot_be_known_is_asked(urdf, tmp_path):
         ("<robot", "not valid XML"),
         ("<sdf/>", "expected a URDF, a <robot> element, found <sdf>"),
         ("<robot name='r'/>", "has no joint that moves and can be commanded"),
-        (URDF.replace('"40"', '"${e}"'), r"joint 'Lift': limit effort is '${e}'"),
+        (URDF.replace('"40"', '"${e}"'), r"joint 'Lift': limit effort is '${e}', expected a num"),
+        (URDF.replace('"1.0"', '"1.0" encoding="none"'), "not valid XML: unknown encoding: none"),
+        (
+            URDF.replace('lower="-0.5" upper="1.5"', 'lower="0.5" upper="-0.5"'),
+            "joint 'Lift' has the limits lower 0.5, upper -0.5; the URDF specification requires a "
+            "<limit> of a prismatic joint",
+        ),
+        (
+            URDF.replace(' lower="-0.5" upper="1.5"', ""),
+            "joint 'Lift' has the limits lower 0, upper 0; the URDF specification requires",
+        ),
+        (
+            URDF.replace("continuous", "revolute"),
+            "joint 'swing' has no <limit>; the URDF specification requires a <limit> of a "
+            "revolute joint, and it moves from lower to upper (each 0 where left out): expected "
+            "lower < upper; if it turns without end, its type is continuous",
+        ),
     ],
 )
 def test_a_urdf_that_is_of_no_use_is_refused(tmp_path, text, reason):
@@ -330,6 +377,30 @@ def test_a_urdf_that_is_of_no_use_is_refused(tmp_path, text, reason):
     assert result.exit_code == 2
     assert reason in result.stderr
     assert not (tmp_path / "robot.yaml").exists()
+
+
+def test_a_urdf_that_cannot_be_read_is_told_in_words(tmp_path):
+    for path, reason in (
+        (tmp_path / "none.urdf", "there is no such file; check the path"),
+        (tmp_path, "is a folder; expected the path of a file"),
+    ):
+        result = mbrl("new", "--urdf", path, "-o", tmp_path / "robot.yaml", "--yes")
+        assert result.exit_code == 2
+        assert result.stderr == f"mbrl: {path}: {reason}\n"
+
+
+def test_a_xacro_file_is_to_be_expanded_first(tmp_path):
+    result, path = from_urdf(tmp_path, XACRO, "--yes")
+    assert result.exit_code == 2
+    assert (
+        "expected a URDF, found a xacro file, with <xacro:macro>; expand it first: xacro FILE > "
+        "robot.urdf"
+    ) in result.stderr
+    assert not path.exists()
+    # What xacro makes of it still declares its namespace.
+    expanded = URDF.replace("<robot ", '<robot xmlns:xacro="http://www.ros.org/wiki/xacro" ')
+    result, path = from_urdf(tmp_path, expanded, "--yes")
+    assert result.exit_code == 0, result.output
 
 
 def test_a_file_that_exists_is_never_replaced(urdf, tmp_path):

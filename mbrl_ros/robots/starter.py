@@ -40,6 +40,7 @@ _UNITS = {"position": "rad", "velocity": "rad/s", "effort": "N m"}
 _LINEAR_UNITS = {"position": "m", "velocity": "m/s", "effort": "N"}
 _POSITION_UNITS = ("rad", "m")
 _PI = 3.141592653589793
+_EXPAND_XACRO = "expand it first: xacro FILE > robot.urdf"
 
 
 class StarterError(ValueError):
@@ -92,60 +93,106 @@ def plain_name(name: str) -> str:
 
 
 def read_urdf(path: Path) -> Found:
-    """Return the joints of a URDF, with what a ros2_control tag says of their commands.
+    """Return the joints of a URDF, with what a ros2_control tag says of them.
 
     Raises StarterError if that is no URDF or nothing in it moves, OSError if it cannot be read.
     """
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error:
-        raise StarterError(
-            f"{path}: not valid XML: {error}; of a xacro file, expand it first: "
-            "xacro FILE > robot.urdf"
-        ) from None
-    if root.tag != "robot":
-        raise StarterError(f"{path}: expected a URDF, a <robot> element, found <{root.tag}>")
-    interfaces = {
-        joint.get("name", ""): [i.get("name", "") for i in joint.iter("command_interface")]
-        for control in root.iter("ros2_control")
-        for joint in control.iter("joint")
-    }
+    root = _parse(path)
+    commanded = _interfaces(root, "command_interface")
+    measured = _interfaces(root, "state_interface")
     joints = {}
     for element in root.findall("joint"):
-        kind, name = element.get("type"), element.get("name", "")
+        kind, name = element.get("type", ""), element.get("name", "")
         if kind not in ("revolute", "continuous", "prismatic") or not name:
             continue
         if element.find("mimic") is not None:
             continue
         limit = element.find("limit")
-
-        def number(key: str, limit: Any = limit, name: str = name) -> float:
-            text = "0" if limit is None else limit.get(key, "0")
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            if not math.isfinite(value):
-                raise StarterError(f"{path}: joint '{name}': limit {key} is {text!r}")
-            return value
-
-        stops = kind != "continuous" and number("lower") < number("upper")
-        known = [i for i in interfaces.get(name, []) if i in JOINT_FIELDS]
+        lower, upper = _end_stops(path, kind, name, limit)
+        known = commanded.get(name, [])
         joints[name] = Joint(
             name,
             kind == "prismatic",
-            number("lower") if stops else None,
-            number("upper") if stops else None,
-            abs(number("effort")),
-            abs(number("velocity")),
+            lower,
+            upper,
+            abs(_limit(path, name, limit, "effort")),
+            abs(_limit(path, name, limit, "velocity")),
             known[0] if known else "",
-            driven=bool(known) or not interfaces,
+            driven=bool(known) or not commanded,
         )
     if not any(joint.driven for joint in joints.values()):
         raise StarterError(f"{path}: has no joint that moves and can be commanded")
-    keys = tuple(f"{kind}/{name}" for name in joints for kind in ("position", "velocity"))
+    keys = tuple(f"{kind}/{name}" for name in joints for kind in _readable(measured.get(name, [])))
     sensor = FoundSensor("joint_states", JOINT_STATE, keys)
     return Found(root.get("name") or "robot", (sensor,), joints=joints)
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    """Return the <robot> element of a URDF."""
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of encodings, the last
+        raise StarterError(
+            f"{path}: not valid XML: {error}; of a xacro file, {_EXPAND_XACRO}"
+        ) from None
+    for element in root.iter():
+        # A tag with a namespace is {ADDRESS}NAME here; xacro has had several addresses.
+        space, _, tag = element.tag.rpartition("}")
+        if "xacro" in space:
+            raise StarterError(
+                f"{path}: expected a URDF, found a xacro file, with <xacro:{tag}>; {_EXPAND_XACRO}"
+            )
+    if root.tag != "robot":
+        raise StarterError(f"{path}: expected a URDF, a <robot> element, found <{root.tag}>")
+    return root
+
+
+def _interfaces(root: ElementTree.Element, tag: str) -> dict[str, list[str]]:
+    """Return the interfaces that ros2_control has of each of its joints."""
+    found: dict[str, list[str]] = {}
+    for control in root.iter("ros2_control"):
+        for joint in control.iter("joint"):
+            names = [interface.get("name", "") for interface in joint.iter(tag)]
+            known = [name for name in names if name in JOINT_FIELDS]
+            found.setdefault(joint.get("name", ""), []).extend(known)
+    return found
+
+
+def _readable(measured: Sequence[str]) -> list[str]:
+    """Return what joint_states tells of a joint; both, if its state interfaces do not say."""
+    kinds = ["position", "velocity"]
+    return [kind for kind in kinds if kind in measured] or kinds
+
+
+def _end_stops(
+    path: Path, kind: str, name: str, limit: ElementTree.Element | None
+) -> tuple[float | None, float | None]:
+    if kind == "continuous":
+        return None, None
+    lower, upper = (_limit(path, name, limit, key) for key in ("lower", "upper"))
+    if lower < upper:
+        return lower, upper
+    found = "no <limit>" if limit is None else f"the limits lower {lower:g}, upper {upper:g}"
+    free = "; if it turns without end, its type is continuous" if kind == "revolute" else ""
+    raise StarterError(
+        f"{path}: joint '{name}' has {found}; the URDF specification requires a <limit> of a "
+        f"{kind} joint, and it moves from lower to upper (each 0 where left out): expected lower "
+        f"< upper{free}"
+    )
+
+
+def _limit(path: Path, name: str, limit: ElementTree.Element | None, key: str) -> float:
+    text = "0" if limit is None else limit.get(key, "0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise StarterError(
+            f"{path}: joint '{name}': limit {key} is {text!r}, expected a number; of a xacro "
+            f"file, {_EXPAND_XACRO}"
+        )
+    return value
 
 
 def write(name: str, found: Found, ask: Ask) -> str:
