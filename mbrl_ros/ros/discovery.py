@@ -15,13 +15,19 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
 from mbrl_ros.bringup import NODES
-from mbrl_ros.robots.spec import COMMAND_FIELDS, FLOAT64_MULTI_ARRAY, JOINT_STATE, SENSOR_FIELDS
+from mbrl_ros.robots.spec import (
+    COMMAND_FIELDS,
+    FLOAT64_MULTI_ARRAY,
+    JOINT_STATE,
+    SENSOR_FIELDS,
+    STACK_TOPICS,
+)
 from mbrl_ros.robots.starter import Found, FoundSensor
 from mbrl_ros.ros.conversions import MESSAGES, read_sensor
 
 _GUARD, _SIMULATOR = "command_guard", "simulator"
 # Topics of this stack and of tools, which are no robot's.
-_NOT_SENSORS = ("action", "applied_action", "goal", "goal_pose", "reward", "state")
+_NOT_SENSORS = (*STACK_TOPICS, "reward")
 
 
 def look(namespace: str, seconds: float) -> Found:
