@@ -50,7 +50,6 @@ from mbrl_ros.ros.conversions import to_nanoseconds
 from mbrl_ros.ros.diagnostics import read_values
 from mbrl_ros.ros.qos import RECORDING, STREAM
 
-SLEW = 150.0  # N/s: three quarters of the way from the middle to a bound in a period
 CLOCK_STEP = 0.01  # s of the simulated clock, by which the guard measures time
 REACH = 0.8  # m, of the goals to either side
 UP = 0.2  # rad from upright
@@ -148,11 +147,11 @@ class Watcher(Node):
         return Change(asked, time.monotonic(), goal)
 
 
-def robot_with_slew(folder: Path) -> Path:
-    """Write the cart-pole's file with a slew limit."""
+def robot_with_slew(folder: Path, slew: float) -> Path:
+    """Write the cart-pole's file with a slew limit in N/s."""
     text = (config_directory() / "robots" / "cartpole.yaml").read_text("utf-8")
     robot = yaml.safe_load(text)
-    robot["command"]["dimensions"][0]["slew"] = SLEW
+    robot["command"]["dimensions"][0]["slew"] = slew
     path = folder / "cartpole_slew.yaml"
     path.write_text(yaml.safe_dump(robot), "utf-8")
     load_robot(str(path))
@@ -227,7 +226,7 @@ def follow(plans: list[dict[str, Any]], changes: list[Change]) -> dict[str, int]
     }
 
 
-def judge(watcher: Watcher, begin: int, end: int, period: int) -> dict[str, float]:
+def judge(watcher: Watcher, begin: int, end: int, period: int, slew: float) -> dict[str, float]:
     """Sum up the ticks whose stamps lie within [begin, end)."""
     # A state that nobody answers is published again.
     states = {stamp: state for stamp, state in watcher.states if begin <= stamp < end}
@@ -237,7 +236,7 @@ def judge(watcher: Watcher, begin: int, end: int, period: int) -> dict[str, floa
     for (early, before), (late, after) in pairwise(commands):
         change, seconds = abs(after - before), (late - early) / NANOSECONDS
         largest = max(largest, change)
-        over = max(over, change - SLEW * (seconds + CLOCK_STEP))
+        over = max(over, change - slew * (seconds + CLOCK_STEP))
     return {
         "ticks": len(states),
         "ticks_lost": (end - begin) // period - len(states),
@@ -251,6 +250,7 @@ def judge(watcher: Watcher, begin: int, end: int, period: int) -> dict[str, floa
 def main() -> int:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--changes", type=int, default=1000)
+    parser.add_argument("--slew", type=float, default=150.0, help="limit of the force, in N/s")
     parser.add_argument("--quiet", type=float, default=60.0, help="seconds before, to compare")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the result")
@@ -261,7 +261,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = ["-m", "mbrl_ros.cli", "launch", "mpc.launch.py", "planner:=recorded"]
-        robot = robot_with_slew(folder)
+        robot = robot_with_slew(folder, options.slew)
         stack = subprocess.Popen(
             [
                 *(sys.executable, *command, f"robot:={robot}", f"seed:={options.seed}"),
@@ -290,7 +290,7 @@ def main() -> int:
         period = load_robot(str(robot)).period_nanoseconds
     result: dict[str, Any] = follow(plans, changes)
     for name, first in (("without_changes", 0), ("with_changes", 1)):
-        result[name] = judge(watcher, marks[first], marks[first + 1], period)
+        result[name] = judge(watcher, marks[first], marks[first + 1], period, options.slew)
         result[name]["deadline_misses"] = misses[first + 1] - misses[first]
     print(json.dumps(result, indent=2))
     if options.json:
