@@ -31,7 +31,9 @@ class _Loader(yaml.SafeLoader):
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             name = self.construct_object(key, deep=True)
-            if isinstance(name, Hashable) and name in seen:
+            if not isinstance(name, Hashable):
+                continue  # refused below
+            if name in seen:
                 raise yaml.constructor.ConstructorError(
                     None,
                     None,

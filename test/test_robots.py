@@ -133,6 +133,7 @@ def test_unreadable_files_are_refused(tmp_path):
         ("name: one\nname: two\n", "not valid YAML: 'name' is said twice, first in line 1"),
         ("cost: {goal: {x: 1.0, x: 2.0}}\n", "'x' is said twice"),
         ("name: 2020-99-99\n", "not valid YAML: month must be in"),
+        ("? [a]\n: 1\n", "found unhashable key"),
         ("[" * 3000, "not valid YAML: nested too deeply"),
     ],
 )
@@ -147,6 +148,16 @@ def test_a_file_in_another_encoding_says_where(tmp_path):
     path = tmp_path / "robot.yaml"
     path.write_bytes("name: crane\ndescription: für\n".encode("latin-1"))
     with pytest.raises(RobotError, match=r"line 2 is no UTF-8 text .*; save the file as UTF-8"):
+        load_robot(str(path))
+
+
+def test_a_sensor_needs_the_name_of_a_topic(tmp_path, cartpole_file):
+    text = cartpole_file().read_text("utf-8").replace("joint_states", "joint states")
+    path = tmp_path / "robot.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(
+        RobotError, match=r"sensors.*expected the name of a topic, such as imu/data"
+    ):
         load_robot(str(path))
 
 

@@ -260,7 +260,7 @@ class Planner(ABC):
     def hold_to_limits(self, actions: Tensor, previous: Tensor) -> Tensor:
         """Bring actions (H, ..., A) within the bounds and slew limits, in place; return them.
 
-        previous (A,): the action before them. What fits the limits stays as it is.
+        previous (A,), or one each (N, A): the action before them. What fits stays as it is.
         """
         torch.clamp(actions, self.lower, self.upper, out=actions)
         if self.largest_change is not None:

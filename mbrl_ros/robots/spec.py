@@ -871,7 +871,7 @@ def _explain(error: ValidationError, data: dict[str, Any]) -> str:
         if problem["type"] == "unexpected_keyword_argument":
             message = _unexpected(problem["loc"])
         elif problem["type"] == "string_pattern_mismatch":
-            message = _TOPIC if "topic" in where or problem["loc"][0] == "reward" else _NAME
+            message = _TOPIC if "/" in problem["ctx"]["pattern"] else _NAME
         found: Any = problem.get("input")
         shown = "" if isinstance(found, (dict, list)) or found is None else f" (found {found!r})"
         lines.append(f"  {where + ': ' if where else ''}{message}{shown}")
