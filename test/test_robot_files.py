@@ -3,6 +3,7 @@
 """Writing and checking robot files: the schema, `mbrl robot check` and `mbrl robot new`."""
 
 import json
+import math
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -445,7 +446,7 @@ def test_a_live_graph_becomes_a_robot_file_that_passes_the_check(tmp_path):
         def drive():
             odometry, imu = Odometry(), Imu()
             odometry.pose.pose.orientation.w = imu.orientation.w = 1.0
-            wheels = JointState(name=["left wheel"], position=[0.1])
+            wheels = JointState(name=["left wheel"], position=[0.1], velocity=[math.nan])
             while not ended.is_set():
                 for name, message in (("odometry", odometry), ("imu", imu), ("wheels", wheels)):
                     publishers[name].publish(message)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,9 +89,11 @@ def _look(node: Node, executor: SingleThreadedExecutor, namespace: str, seconds:
             continue
         span = messages[-1][0] - messages[0][0]
         try:
-            keys = tuple(read_sensor(messages[-1][1]))
+            values = read_sensor(messages[-1][1])
         except ValueError:
             continue
+        # As joint_state_broadcaster sends what a joint has no interface for.
+        keys = tuple(key for key, value in values.items() if math.isfinite(value))
         rate = (len(messages) - 1) / span if span > 0.0 else 0.0
         sensors.append(FoundSensor(topic.removeprefix(prefix), types[topic], keys, rate))
     commands = {}

@@ -144,6 +144,8 @@ def _judge_value(seen: Seen, dimension: StateDimension, values: dict[str, float]
         seen.problems.append(f"{what}: the message has {wanted}; it has {', '.join(has)}")
         return
     value = raw * dimension.scale
+    if dimension.angle and math.isfinite(value):
+        value = math.remainder(value, 2.0 * math.pi)
     unit = "" if dimension.unit == "1" else dimension.unit
     seen.lines.append(f"    {dimension.name}: {value:.4g} {unit}".rstrip())
     if not math.isfinite(value):
