@@ -512,17 +512,26 @@ def test_a_path_is_one_function_all_along(learned):
     assert paths[-1, :16].std(0).min() > 0.0
 
 
-def test_feature_moments_agree_with_sampling():
-    features = FeatureMap([True, False, True], 1)
+@pytest.mark.parametrize(
+    ("angles", "inputs"),
+    [
+        ([True, False, True], None),
+        ([True, False, True, False], [False, True, True, False]),  # what models do not see
+    ],
+)
+def test_feature_moments_agree_with_sampling(angles, inputs):
+    features, size = FeatureMap(angles, 1, input_mask=inputs), len(angles)
     generator = torch.Generator().manual_seed(0)
-    mean = torch.tensor([0.4, -1.0, 2.5]).double()
-    root = 0.4 * torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    mean = torch.tensor([0.4, -1.0, 2.5, 1.0]).double()[:size]
+    root = 0.4 * torch.randn(size, size, generator=generator, dtype=torch.float64)
     action = torch.tensor([0.7]).double()
     found = feature_moments(features, mean, root @ root.T, action)
-    states = mean + torch.randn(400_000, 3, generator=generator, dtype=torch.float64) @ root.T
-    inputs = features.inputs(states, action.expand(len(states), 1))
-    joint = torch.cat([states, inputs], 1).T.cov()
-    for mine, sampled in zip(found, (inputs.mean(0), joint[3:, 3:], joint[:3, 3:]), strict=True):
+    noise = torch.randn(400_000, size, generator=generator, dtype=torch.float64)
+    states = mean + noise @ root.T
+    seen = features.inputs(states, action.expand(len(states), 1))
+    joint = torch.cat([states, seen], 1).T.cov()
+    expected = (seen.mean(0), joint[size:, size:], joint[:size, size:])
+    for mine, sampled in zip(found, expected, strict=True):
         assert torch.allclose(mine, sampled, atol=5e-3)
 
 

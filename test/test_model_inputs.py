@@ -11,7 +11,7 @@ from pendulum import STEP, pendulum
 from mbrl_ros.dynamics.features import FeatureMap, wrap_angle
 from mbrl_ros.dynamics.gp import GaussianProcess
 from mbrl_ros.dynamics.model import DynamicsModel, Transitions, make_model
-from mbrl_ros.dynamics.moment_matching import feature_moments, propagate_moments
+from mbrl_ros.dynamics.moment_matching import propagate_moments
 from mbrl_ros.dynamics.snapshot import SnapshotError, decode, describe, encode
 from mbrl_ros.kinds import MODELS
 from mbrl_ros.resources import config_directory
@@ -118,20 +118,6 @@ def test_slopes_are_those_of_the_prediction(learned):
         assert torch.allclose(mine, wanted, atol=1e-6)
     # What comes of a place is that place, and of where it is nothing else depends on it.
     assert torch.allclose(found[0][:, :, :2], torch.eye(4)[:, :2].double().expand(20, 4, 2))
-
-
-def test_feature_moments_agree_with_sampling():
-    features = FeatureMap([True, False, True, False], 1, input_mask=[False, True, True, False])
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.tensor([0.4, -1.0, 2.5, 1.0]).double()
-    root = 0.4 * torch.randn(4, 4, generator=generator, dtype=torch.float64)
-    action = torch.tensor([0.7]).double()
-    found = feature_moments(features, mean, root @ root.T, action)
-    states = mean + torch.randn(400_000, 4, generator=generator, dtype=torch.float64) @ root.T
-    inputs = features.inputs(states, action.expand(len(states), 1))
-    joint = torch.cat([states, inputs], 1).T.cov()
-    for mine, sampled in zip(found, (inputs.mean(0), joint[4:, 4:], joint[:4, 4:]), strict=True):
-        assert torch.allclose(mine, sampled, atol=8e-3)
 
 
 def test_uncertainty_of_a_place_adds_up():
